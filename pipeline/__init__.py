@@ -1,0 +1,1 @@
+"""PixelCAM: weakly supervised object localization for histology, as a reproducible pipeline."""

@@ -1,0 +1,1 @@
+"""Adapters: each turns one way of keeping raw data into the neutral listing that preparation checks."""

@@ -1,0 +1,138 @@
+"""Split files in the format of "Evaluating Weakly Supervised Object Localization Methods Right".
+
+One folder per split, each with class_labels.txt and, where known, image_ids.txt, image_sizes.txt and localization.txt
+(Choe et al., CVPR 2020).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.adapters.listing import raise_faults, read_text
+from pipeline.errors import PixelCAMError
+from pipeline.manifest import Split
+
+# The benchmark's own names stand beside those of its histology branch.
+FOLDERS = {
+    Split.TRAIN: ("train", "train-weaksup"),
+    Split.VAL: ("val", "valcl", "train-fullsup"),
+    Split.TEST: ("test",),
+}
+SELECTION_FOLDER = "valpx"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitEntry:
+    """One image of the split files, names as written there; `size` is (width, height), empty text means none."""
+
+    image: str
+    class_idx: int
+    mask: str
+    ignore_mask: str
+    split: Split
+    mask_selectable: bool
+    size: tuple[int, int] | None
+
+
+def read_split_files(folder: Path) -> list[SplitEntry]:
+    """Read every split below `folder`, in the order train, val, test and as listed within.
+
+    Images of `valpx` are those of val whose masks may be used for selection; without `valpx` all of val may.
+
+    Raises:
+        PixelCAMError: there are no split folders, two for one split, or lines that cannot be understood.
+    """
+    found = {split: _folder_of(split, folder) for split in Split}
+    selection = folder / SELECTION_FOLDER
+    if found[Split.VAL] is None and selection.is_dir():
+        found[Split.VAL] = selection
+    if not any(found.values()):
+        names = ", ".join(name for names in FOLDERS.values() for name in names)
+        raise PixelCAMError(f"{folder}: holds no split folder; expected some of {names}, {SELECTION_FOLDER}")
+    selectable = set(_fields(selection / "class_labels.txt", count=2)) if selection.is_dir() else None
+    entries: list[SplitEntry] = []
+    for split, split_folder in found.items():
+        if split_folder is not None:
+            entries += _read_split(split_folder, split=split, selectable=selectable)
+    missing = sorted((selectable or set()) - {entry.image for entry in entries if entry.split == Split.VAL})
+    raise_faults([f"{name}: is in {SELECTION_FOLDER} but not in val" for name in missing], source=selection)
+    return entries
+
+
+def _folder_of(split: Split, folder: Path) -> Path | None:
+    present = [folder / name for name in FOLDERS[split] if (folder / name).is_dir()]
+    if len(present) > 1:
+        names = " and ".join(path.name for path in present)
+        raise PixelCAMError(f"{folder}: {names} both mean the {split} split; keep one")
+    return present[0] if present else None
+
+
+def _read_split(folder: Path, *, split: Split, selectable: set[str] | None) -> list[SplitEntry]:
+    labels = {name: fields[0] for name, fields in _fields(folder / "class_labels.txt", count=2).items()}
+    sizes = _fields(folder / "image_sizes.txt", count=3, optional=True)
+    masks = _fields(folder / "localization.txt", count=3, optional=True)
+    ids = _fields(folder / "image_ids.txt", count=1, optional=True)
+    faults = [
+        f"class_labels.txt: {name}: expected a class index, got '{label}'"
+        for name, label in labels.items()
+        if not label.isdecimal()
+    ]
+    faults += [
+        f"image_sizes.txt: {name}: expected width and height in pixels, got '{','.join(size)}'"
+        for name, size in sizes.items()
+        if not all(part.isdecimal() for part in size)
+    ]
+    for file_name, names in (("image_sizes.txt", sizes), ("localization.txt", masks), ("image_ids.txt", ids)):
+        faults += [f"{file_name}: {name}: has no line in class_labels.txt" for name in names if name not in labels]
+    if ids:
+        faults += [f"class_labels.txt: {name}: has no line in image_ids.txt" for name in labels if name not in ids]
+    raise_faults(faults, source=folder)
+    entries = []
+    for name, label in labels.items():
+        mask, ignore_mask = masks.get(name, ("", ""))
+        size = sizes.get(name)
+        entries.append(
+            SplitEntry(
+                image=name,
+                class_idx=int(label),
+                mask=mask,
+                ignore_mask=ignore_mask,
+                split=split,
+                mask_selectable=split == Split.VAL and (selectable is None or name in selectable),
+                size=None if size is None else (int(size[0]), int(size[1])),
+            )
+        )
+    return entries
+
+
+def _fields(path: Path, *, count: int, optional: bool = False) -> dict[str, tuple[str, ...]]:
+    """Map the first field of every line to the others; each line holds `count` fields, each image one line."""
+    if optional and not path.exists():
+        return {}
+    lines: dict[str, tuple[str, ...]] = {}
+    faults = []
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        name, *others = (part.strip() for part in line.split(","))
+        if len(others) != count - 1 or not name:
+            faults.append(f"line {number}: expected {count} fields ({_EXPECTED[path.name]}), got '{line}'")
+        elif name in lines:
+            faults.append(f"line {number}: {name} is listed twice; {_REPEATED[path.name]}")
+        else:
+            lines[name] = tuple(others)
+    raise_faults(faults, source=path)
+    return lines
+
+
+_EXPECTED = {
+    "class_labels.txt": "image,class index",
+    "image_ids.txt": "image",
+    "image_sizes.txt": "image,width,height",
+    "localization.txt": "image,mask,ignore mask or nothing; boxes are not supported",
+}
+_REPEATED = {
+    "class_labels.txt": "keep one line",
+    "image_ids.txt": "keep one line",
+    "image_sizes.txt": "keep one line",
+    "localization.txt": "merge its masks into one file",
+}

@@ -1,0 +1,322 @@
+"""Typed parameters: params.yaml is read and checked here, once, before any work begins."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from pipeline.errors import PixelCAMError
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Jitter = Annotated[float, Field(ge=0, le=1)]
+DomainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
+
+
+class Tissue(StrEnum):
+    """What a synthetic domain shows."""
+
+    COLON = "colon"
+    LYMPH_NODE = "lymph_node"
+
+
+class EncoderWeights(StrEnum):
+    """What an encoder starts from; `auto` takes pretrained weights where they can be had."""
+
+    AUTO = "auto"
+    PRETRAINED = "pretrained"
+    RANDOM = "random"
+
+
+class OptimizerName(StrEnum):
+    """Plain gradient descent; SGD is with Nesterov momentum 0.9."""
+
+    ADAMW = "adamw"
+    SGD = "sgd"
+
+
+class Schedule(StrEnum):
+    """How the learning rate changes over the steps."""
+
+    ONE_CYCLE = "one_cycle"
+    COSINE = "cosine"
+    CONSTANT = "constant"
+
+
+class Selection(StrEnum):
+    """Which epoch's weights become the model; none of them looks at a mask."""
+
+    LAST = "last"
+    VAL_ACCURACY = "val_accuracy"
+    VAL_LOSS = "val_loss"
+
+
+class CamMethod(StrEnum):
+    """How a feature map becomes a CAM; see `pipeline.cams`."""
+
+    CAM = "cam"
+    GRADCAM = "gradcam"
+    LAYERCAM = "layercam"
+
+
+class Initialization(StrEnum):
+    """What PixelCAM's encoder starts from."""
+
+    TEACHER = "teacher"
+    ENCODER_WEIGHTS = "encoder_weights"
+
+
+class LossResolution(StrEnum):
+    """Where the pixel loss is taken: at image pixels, or at cells of the feature map."""
+
+    FULL = "full"
+    FEATURE = "feature"
+
+
+class SharedPatients(StrEnum):
+    """What to do with a patient on both sides of a split."""
+
+    REJECT = "reject"
+    ALLOW = "allow"
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, unknown keys refused, no silent conversion from text to number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Domain(Section):
+    """What every domain has, whatever its adapter. `classes` lists class names in the order of `class_idx`."""
+
+    classes: tuple[str, ...] = Field(min_length=2)
+    background_class: str | None
+
+    @model_validator(mode="after")
+    def _check_classes(self) -> Self:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"classes must differ from each other, got {list(self.classes)}")
+        if self.background_class is not None and self.background_class not in self.classes:
+            raise ValueError(
+                f"background_class must be null or one of {list(self.classes)}, got '{self.background_class}'"
+            )
+        return self
+
+    @property
+    def background_class_idx(self) -> int | None:
+        """Return the index of the class whose images hold no region of interest, None where every class has one."""
+        return None if self.background_class is None else self.classes.index(self.background_class)
+
+
+class SplitSizes(Section):
+    """How many images each split of a synthetic domain has."""
+
+    train: PositiveInt
+    val: PositiveInt
+    test: PositiveInt
+
+
+class SyntheticDomain(Domain):
+    """A domain that is rendered, from a seed."""
+
+    adapter: Literal["synthetic"]
+    tissue: Tissue
+    images: SplitSizes
+    image_size: Annotated[int, Field(ge=64, le=2048)]
+    seed: Annotated[int, Field(ge=0)]
+
+
+class FileDomain(Domain):
+    """A domain of image files under `root`. Without published splits, patients are split by the two fractions."""
+
+    root: Path
+    val_fraction: Fraction
+    test_fraction: Fraction
+    seed: Annotated[int, Field(ge=0)]
+    shared_patients: SharedPatients
+
+    @model_validator(mode="after")
+    def _check_fractions(self) -> Self:
+        if self.val_fraction + self.test_fraction > 1:
+            raise ValueError("val_fraction + test_fraction must be at most 1, the rest is for training")
+        return self
+
+
+class GlasDomain(FileDomain):
+    """The GlaS challenge's folder as published; `splits` None means a split by patient."""
+
+    adapter: Literal["glas"]
+    splits: Path | None
+
+
+class SplitsDomain(FileDomain):
+    """Any dataset with split files in the format of "Evaluating WSOL Methods Right"."""
+
+    adapter: Literal["splits"]
+    splits: Path
+
+
+class TableDomain(FileDomain):
+    """Any dataset with a CSV of images, labels and what else is known."""
+
+    adapter: Literal["table"]
+    table: Path
+
+
+AnyDomain = Annotated[SyntheticDomain | GlasDomain | SplitsDomain | TableDomain, Field(discriminator="adapter")]
+
+
+class ModelParams(Section):
+    """What both models have in common."""
+
+    encoder_weights: EncoderWeights
+    output_stride: Literal[8, 16, 32] | None
+    input_size: Annotated[int, Field(ge=32)]
+
+
+class AugmentationParams(Section):
+    """Random views of training images; ranges as in torchvision's ColorJitter."""
+
+    enlarge: Annotated[float, Field(ge=1, le=4)]
+    flip: bool
+    rotate: bool
+    brightness: Jitter
+    contrast: Jitter
+    saturation: Jitter
+    hue: Annotated[float, Field(ge=0, le=0.5)]
+
+
+class TrainingParams(Section):
+    """What the one training loop needs, for the teacher and for PixelCAM alike."""
+
+    steps: PositiveInt
+    batch_size: PositiveInt
+    optimizer: OptimizerName
+    learning_rate: PositiveFloat
+    head_learning_rate: PositiveFloat
+    weight_decay: Annotated[float, Field(ge=0)]
+    schedule: Schedule
+    selection: Selection
+
+
+class PixelCAMParams(TrainingParams):
+    """The joint training: how it starts, and what its pixel loss is."""
+
+    initialization: Initialization
+    pixel_loss_weight: Annotated[float, Field(ge=0)]
+    foreground_pixels: PositiveInt
+    background_pixels: PositiveInt
+    loss_resolution: LossResolution
+
+
+class CamParams(Section):
+    """How the teacher's CAM is read, for pseudo-labels and for its own score alike."""
+
+    method: CamMethod
+    layers: tuple[int, ...] = Field(min_length=1)
+    scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field(min_length=1)
+    flip: bool
+
+
+class ExtractionParams(Section):
+    """Where a CAM is cut into pseudo-labels."""
+
+    foreground_threshold: OpenFraction
+    background_fraction: OpenFraction
+
+
+class EvaluationParams(Section):
+    """How maps are compared with masks."""
+
+    map_size: Annotated[int, Field(ge=16)]
+    batch_size: PositiveInt
+
+
+class ReportParams(Section):
+    """What the report shows."""
+
+    images_per_domain: PositiveInt
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    source: DomainName
+    target_domains: tuple[DomainName, ...] = Field(min_length=1)
+    encoder: Annotated[str, Field(min_length=1)]
+    seed: Annotated[int, Field(ge=0)]
+    domains: dict[DomainName, AnyDomain]
+    model: ModelParams
+    augmentation: AugmentationParams
+    train_teacher: TrainingParams
+    cam: CamParams
+    extract_pseudo_labels: ExtractionParams
+    train_pixelcam: PixelCAMParams
+    evaluate_ood: EvaluationParams
+    report: ReportParams
+
+    @model_validator(mode="after")
+    def _check_domains(self) -> Self:
+        known = ", ".join(sorted(self.domains))
+        for name in (self.source, *self.target_domains):
+            if name not in self.domains:
+                raise ValueError(f"'{name}' is named as a domain but not described under domains (there are: {known})")
+        if len(set(self.target_domains)) != len(self.target_domains):
+            raise ValueError(f"target_domains must not repeat a name, got {list(self.target_domains)}")
+        if self.source not in self.target_domains:
+            raise ValueError(f"target_domains must contain the source '{self.source}', which gives the in-domain score")
+        class_count = len(self.domains[self.source].classes)
+        for name in self.target_domains:
+            if len(self.domains[name].classes) != class_count:
+                raise ValueError(
+                    f"domain '{name}' has {len(self.domains[name].classes)} classes and the source '{self.source}' has "
+                    f"{class_count}: classes are matched by their position, so list as many"
+                )
+        return self
+
+    def domain(self, name: str) -> AnyDomain:
+        """Return the description of a domain; raise a `PixelCAMError` if there is none of that name."""
+        if name not in self.domains:
+            raise PixelCAMError(f"domains: there is no '{name}' (there are: {', '.join(sorted(self.domains))})")
+        return self.domains[name]
+
+
+def load_params(path: Path) -> Params:
+    """Read and check a params.yaml.
+
+    Raises:
+        PixelCAMError: the file is missing, is no YAML mapping, or a value is unknown, missing, mistyped or out of
+            range; the message lists every fault with its key.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PixelCAMError(f"{path}: cannot be read ({error.strerror}); run from the project's root") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PixelCAMError(f"{path}: is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise PixelCAMError(f"{path}: expected a mapping of sections, got {type(values).__name__}")
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        faults = "\n".join(f"  {_describe(fault)}" for fault in error.errors(include_url=False, include_context=False))
+        raise PixelCAMError(f"{path}: {error.error_count()} value(s) need mending\n{faults}") from error
+
+
+def _describe(fault: ErrorDetails) -> str:
+    """Turn one fault into 'section.key: expectation, got value'."""
+    loc = fault["loc"]
+    # Below a domain's name pydantic puts the adapter, which is no key of the file.
+    parts = (*loc[:2], *loc[3:]) if loc[:1] == ("domains",) else loc
+    key = ".".join(str(part) for part in parts) or "params"
+    if fault["type"] == "extra_forbidden":
+        return f"{key}: is not a parameter; remove it or mend its spelling"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "missing" or isinstance(fault["input"], dict):
+        return f"{key}: {message}"
+    return f"{key}: {message}, got {fault['input']!r}"

@@ -1,0 +1,50 @@
+"""What stages and commands share towards the person at the terminal: errors as sentences, quiet progress bars."""
+
+import sys
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import NoReturn, ParamSpec, TypeVar
+
+import typer
+from tqdm import tqdm
+
+from pipeline.errors import PixelCAMError
+
+Item = TypeVar("Item")
+P = ParamSpec("P")
+
+
+def progress(items: Iterable[Item], *, label: str, total: int | None = None) -> "tqdm[Item]":
+    """Return `items` behind a progress bar with the time left; no bar where standard error is no terminal."""
+    return tqdm(items, desc=label, total=total, disable=None, dynamic_ncols=True, leave=False)
+
+
+def progress_bar(*, label: str, total: int) -> "tqdm[NoReturn]":
+    """Return a progress bar to be moved by hand, otherwise as `progress`."""
+    return tqdm(desc=label, total=total, disable=None, dynamic_ncols=True, leave=False)
+
+
+def say(message: str) -> None:
+    """Print a line for the person at the terminal, clear of any progress bar."""
+    tqdm.write(message, file=sys.stderr)
+
+
+def reporting_errors(function: Callable[P, None]) -> Callable[P, None]:
+    """Print a `PixelCAMError` as one message and exit with code 1, without a traceback."""
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except PixelCAMError as error:
+            say(f"error: {error}")
+            raise typer.Exit(code=1) from None
+
+    return wrapped
+
+
+def run(function: Callable[..., None]) -> None:
+    """Run a stage's function as a command-line program."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command(help=function.__doc__)(reporting_errors(function))
+    app()

@@ -1,0 +1,101 @@
+"""From a teacher to a store of pseudo-labels: a CAM for every training image, thresholded, written shard by shard."""
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.config import ExtractionParams, Params
+from pipeline.console import progress
+from pipeline.domains import PreparedDomain
+from pipeline.errors import PixelCAMError
+from pipeline.files import replacing_folder
+from pipeline.label_quality import LabelQuality
+from pipeline.labels import BACKGROUND
+from pipeline.localization import Localizer
+from pipeline.manifest import Split
+from pipeline.model_files import weights_sha256
+from pipeline.pseudo_labels import threshold_cam
+from pipeline.resizing import resize_map
+from pipeline.scored_set import ScoredSet
+from pipeline.store import StoredImage, write_store
+from pipeline.teacher import load_teacher
+from pipeline.teacher_localizer import TeacherLocalizer
+from pipeline.training import make_fabric
+
+
+def extract_pseudo_labels(source: PreparedDomain, *, teacher: Path, params: Params, output: Path) -> dict[str, Any]:
+    """Write the store of the source's training images and return the quality of its labels for `dvc metrics`.
+
+    Args:
+        source: the domain that the teacher was trained on; its masks serve for the quality alone.
+        teacher: the teacher's folder.
+        params: all parameters.
+        output: the store; is replaced as a whole.
+
+    Raises:
+        PixelCAMError: there is no training image, one cannot be read, or the teacher is damaged.
+    """
+    model, info = load_teacher(teacher)
+    device = make_fabric().device
+    localizer = TeacherLocalizer(model.to(device), params.cam)
+    section = params.extract_pseudo_labels
+    images = ScoredSet(
+        source.manifest.of_split(Split.TRAIN),
+        input_size=params.model.input_size,
+        mask_size=params.model.input_size,
+        batch_size=params.train_teacher.batch_size,
+        background_class_idx=source.background_class_idx,
+    )
+    if len(images) == 0:
+        raise PixelCAMError("the source domain has no training image; give some the split 'train'")
+    background = source.background_class_idx
+    quality = LabelQuality(source.classes)
+    rows = _rows(images, localizer, section, background, device, quality)
+    first = next(rows)  # tells the size of the CAMs
+    attributes = {
+        **section.model_dump(mode="json"),
+        **{f"cam_{name}": value for name, value in params.cam.model_dump(mode="json").items()},
+        "background_class": None if background is None else source.classes[background],
+        "classes": list(source.classes),
+        "domain": source.name,
+        "encoder": info.encoder.name,
+        "image_ids": [row.image for row in images.manifest.rows],
+        "teacher_sha256": weights_sha256(teacher),
+    }
+    with replacing_folder(output) as temporary:
+        write_store(
+            temporary,
+            chain([first], rows),
+            image_count=len(images.manifest),
+            label_size=(images.mask_size, images.mask_size),
+            cam_size=(first.cam.shape[0], first.cam.shape[1]),
+            attributes=attributes,
+        )
+    return quality.summary()
+
+
+def _rows(
+    images: ScoredSet,
+    localizer: Localizer,
+    params: ExtractionParams,
+    background_class_idx: int | None,
+    device: torch.device,
+    quality: LabelQuality,
+) -> Iterator[StoredImage]:
+    """Yield the rows of the store in the order of the manifest, counting their quality on the way."""
+    for batch in progress(images, label="pseudo-labels"):
+        cam = localizer(batch.images.to(device), batch.class_idx.to(device)).maps
+        labels = threshold_cam(
+            resize_map(cam, (images.mask_size, images.mask_size)),
+            foreground_threshold=params.foreground_threshold,
+            background_fraction=params.background_fraction,
+        ).cpu()
+        labels[batch.class_idx == (-1 if background_class_idx is None else background_class_idx)] = BACKGROUND
+        quality.update(labels, batch)
+        stored_cam = cam.cpu().numpy().astype(np.float16)
+        for index, class_idx in enumerate(batch.class_idx.tolist()):
+            yield StoredImage(labels[index].numpy(), stored_cam[index], class_idx)

@@ -1,0 +1,56 @@
+"""How good pseudo-labels are: the share of each label per class and, where masks exist, how often it is right."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.labels import PIXEL_LABELS
+from pipeline.localization import EvaluationBatch
+
+
+class LabelQuality:
+    """Counts of pseudo-labels against masks, per class, streamed over batches."""
+
+    def __init__(self, classes: tuple[str, ...]) -> None:
+        self.classes = classes
+        shape = (len(classes), len(PIXEL_LABELS))
+        self._count = torch.zeros(shape, dtype=torch.int64)
+        self._judged = torch.zeros(shape, dtype=torch.int64)  # pixels with a truth to compare with
+        self._foreground = torch.zeros(shape, dtype=torch.int64)  # of these, truly foreground
+
+    def update(self, pseudo_labels: Tensor, batch: EvaluationBatch) -> None:
+        """Add a batch: pseudo-labels uint8 (B, S, S): 0, 1, 255; the batch's masks have the same size."""
+        judged = batch.has_mask[:, None, None].expand_as(batch.masks)
+        if batch.ignore is not None:
+            judged = judged & ~batch.ignore
+        for column, value in enumerate(PIXEL_LABELS.values()):
+            found = pseudo_labels == value
+            for counts, where in (
+                (self._count, found),
+                (self._judged, found & judged),
+                (self._foreground, found & judged & batch.masks),
+            ):
+                counts[:, column].index_add_(0, batch.class_idx, where.sum(dim=(1, 2)))
+
+    def summary(self) -> dict[str, Any]:
+        """Return, for "all" and per class, `share` of each label, and `precision` of background and foreground.
+
+        All are fractions in [0, 1]; None where nothing can be said, for want of pixels or of masks.
+        """
+        rows = {"all": slice(None), **{name: slice(index, index + 1) for index, name in enumerate(self.classes)}}
+        return {name: self._of(selection) for name, selection in rows.items()}
+
+    def _of(self, selection: slice) -> dict[str, Any]:
+        count, judged, foreground = (
+            counts[selection].sum(dim=0).tolist() for counts in (self._count, self._judged, self._foreground)
+        )
+        right = {"background": judged[0] - foreground[0], "foreground": foreground[1]}
+        return {
+            "share": {name: _ratio(count[column], sum(count)) for column, name in enumerate(PIXEL_LABELS)},
+            "precision": {name: _ratio(right[name], judged[column]) for column, name in enumerate(right)},
+        }
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return round(part / whole, 6) if whole else None

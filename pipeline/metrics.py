@@ -1,0 +1,282 @@
+"""Scores as pure functions: pixels are pooled into histograms of constant size, and figures come from whole numbers.
+
+One rule holds everywhere: a pixel counts as predicted foreground at threshold t when its map value is at least t.
+Values and thresholds are compared as float32, so that 0.3 written by a person and 0.3 in a map are equal although
+neither is 3/10: bin k of a histogram holds the values v with float32(k / 1000) <= v < float32((k + 1) / 1000), and the
+last bin holds 1.0 alone.
+
+Where a figure is not defined (no foreground pixel, no image) it is NaN, never a number that looks like a score.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import PixelCAMError
+
+STEPS: Final = 1000  # thresholds 0, 1/1000, ..., 1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PixelHistogram:
+    """Map values of foreground and of background pixels, pooled over images: two int64 tensors (1001,)."""
+
+    foreground: Tensor
+    background: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PixelCounts:
+    """Pixels by truth and prediction: int64 tensors of one shape, an entry per image or per threshold."""
+
+    true_positive: Tensor
+    false_positive: Tensor
+    false_negative: Tensor
+    true_negative: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PrecisionRecallCurve:
+    """Float64 tensors (1001,), thresholds ascending; precision is NaN where nothing is predicted foreground."""
+
+    thresholds: Tensor
+    precision: Tensor
+    recall: Tensor
+
+
+def thresholds() -> Tensor:
+    """Return the thresholds 0, 0.001, ..., 1 as float64 (1001,)."""
+    return torch.arange(STEPS + 1, dtype=torch.float64) / STEPS
+
+
+def empty_histogram(*, device: torch.device) -> PixelHistogram:
+    """Return the histogram of no pixel at all."""
+    zeros = torch.zeros(STEPS + 1, dtype=torch.int64, device=device)
+    return PixelHistogram(foreground=zeros, background=zeros)
+
+
+def update_histogram(
+    histogram: PixelHistogram, *, preds: Tensor, target: Tensor, ignore: Tensor | None = None
+) -> PixelHistogram:
+    """Return the histogram with more pixels counted; the given one stays as it is.
+
+    Args:
+        histogram: what was counted before, on the device of the tensors below.
+        preds: floating point, any shape, map values in [0, 1].
+        target: bool, the same shape, True is foreground.
+        ignore: bool, the same shape, True is a pixel that does not count.
+
+    Raises:
+        PixelCAMError: a map value is NaN or outside [0, 1].
+        ValueError: shapes or dtypes do not fit.
+    """
+    _check_pixels(preds=preds, target=target, ignore=ignore)
+    if ignore is not None:
+        preds, target = preds[~ignore], target[~ignore]
+    if preds.numel() == 0:
+        return histogram
+    edges = thresholds().to(dtype=torch.float32, device=preds.device)
+    bins = torch.bucketize(preds.detach().float().flatten(), edges, right=True) - 1
+    pooled = torch.bincount(bins + (STEPS + 1) * target.flatten(), minlength=2 * (STEPS + 1))
+    return PixelHistogram(
+        foreground=histogram.foreground + pooled[STEPS + 1 :],
+        background=histogram.background + pooled[: STEPS + 1],
+    )
+
+
+def counts_by_threshold(histogram: PixelHistogram) -> PixelCounts:
+    """Return pooled pixel counts at each of the 1,001 thresholds, ascending; int64 (1001,) on the CPU."""
+    true_positive = _at_least(histogram.foreground.cpu())
+    false_positive = _at_least(histogram.background.cpu())
+    return PixelCounts(
+        true_positive=true_positive,
+        false_positive=false_positive,
+        false_negative=true_positive[0] - true_positive,
+        true_negative=false_positive[0] - false_positive,
+    )
+
+
+def counts_at(histogram: PixelHistogram, *, threshold: float) -> PixelCounts:
+    """Return pooled pixel counts at one threshold, int64 of shape () on the CPU.
+
+    Raises:
+        ValueError: `threshold` is not a multiple of 0.001 in [0, 1].
+    """
+    index = round(threshold * STEPS)
+    if not 0 <= index <= STEPS or abs(threshold * STEPS - index) > 1e-6:
+        raise ValueError(f"threshold must be a multiple of {1 / STEPS} in [0, 1], got {threshold}")
+    counts = counts_by_threshold(histogram)
+    return PixelCounts(
+        true_positive=counts.true_positive[index],
+        false_positive=counts.false_positive[index],
+        false_negative=counts.false_negative[index],
+        true_negative=counts.true_negative[index],
+    )
+
+
+def counts_per_image(*, preds: Tensor, target: Tensor, threshold: float, ignore: Tensor | None = None) -> PixelCounts:
+    """Count pixels image by image.
+
+    Args:
+        preds: floating point (B, H, W), map values in [0, 1].
+        target: bool (B, H, W), True is foreground.
+        threshold: a pixel is predicted foreground if its value is at least this, compared as float32.
+        ignore: bool (B, H, W), True is a pixel that does not count.
+
+    Returns:
+        Counts as int64 (B,), on the device of `preds`.
+
+    Raises:
+        PixelCAMError: a map value is NaN or outside [0, 1].
+        ValueError: shapes or dtypes do not fit.
+    """
+    _check_pixels(preds=preds, target=target, ignore=ignore)
+    positive = preds.detach().float() >= torch.tensor(threshold, dtype=torch.float32, device=preds.device)
+    counted = torch.ones_like(target) if ignore is None else ~ignore
+
+    def total(pixels: Tensor) -> Tensor:
+        return (pixels & counted).flatten(start_dim=1).sum(dim=1)  # (B, H, W) -> (B,)
+
+    return PixelCounts(
+        true_positive=total(positive & target),
+        false_positive=total(positive & ~target),
+        false_negative=total(~positive & target),
+        true_negative=total(~positive & ~target),
+    )
+
+
+def precision(counts: PixelCounts) -> Tensor:
+    """Return TP / (TP + FP) as float64; NaN where nothing is predicted foreground."""
+    return _ratio(counts.true_positive, counts.true_positive + counts.false_positive)
+
+
+def recall(counts: PixelCounts) -> Tensor:
+    """Return TP / (TP + FN) as float64; NaN without foreground."""
+    return _ratio(counts.true_positive, counts.true_positive + counts.false_negative)
+
+
+def dice(counts: PixelCounts) -> Tensor:
+    """Return the foreground's Dice coefficient, 2 TP / (2 TP + FP + FN), as float64; NaN without foreground."""
+    return _ratio(
+        2 * counts.true_positive, 2 * counts.true_positive + counts.false_positive + counts.false_negative
+    ).where(_has_foreground(counts), torch.nan)
+
+
+def iou(counts: PixelCounts) -> Tensor:
+    """Return the foreground's intersection over union, TP / (TP + FP + FN), as float64; NaN without foreground."""
+    return _ratio(counts.true_positive, counts.true_positive + counts.false_positive + counts.false_negative).where(
+        _has_foreground(counts), torch.nan
+    )
+
+
+def precision_recall_curve(histogram: PixelHistogram) -> PrecisionRecallCurve:
+    """Return the pooled precision-recall curve at all thresholds; recall is NaN throughout without foreground."""
+    counts = counts_by_threshold(histogram)
+    return PrecisionRecallCurve(thresholds=thresholds(), precision=precision(counts), recall=recall(counts))
+
+
+def pxap(histogram: PixelHistogram) -> float:
+    """Return the area under the pooled pixel precision-recall curve, a fraction in [0, 1]; NaN without foreground.
+
+    The area is the sum over thresholds of precision times the recall gained there (PxAP, Sec. 4 of "Evaluating Weakly
+    Supervised Object Localization Methods Right", CVPR 2020), which is average precision on maps quantized to 0.001.
+    A map that knows nothing scores the share of foreground pixels.
+    """
+    counts = counts_by_threshold(histogram)
+    gained = histogram.foreground.cpu().double()  # at thresholds[k] those pixels join whose value lies in bin k
+    if gained.sum() == 0:
+        return float("nan")
+    # No foreground joins where nothing is predicted foreground, so its undefined precision weighs nothing.
+    return float((precision(counts).nan_to_num(nan=0.0) * gained).sum() / gained.sum())
+
+
+def best_dice_threshold(histogram: PixelHistogram) -> float:
+    """Return the threshold with the highest pooled Dice; of equally good ones the median; NaN without foreground."""
+    by_threshold = dice(counts_by_threshold(histogram))
+    if by_threshold.isnan().any():
+        return float("nan")
+    best = (by_threshold == by_threshold.max()).nonzero().flatten()
+    return int(best[(len(best) - 1) // 2]) / STEPS
+
+
+def check_map_values(maps: Tensor, *, slack: float) -> None:
+    """Refuse maps with a value that is NaN or outside [0, 1] by more than `slack`.
+
+    Raises:
+        PixelCAMError: so it is.
+    """
+    if maps.numel() == 0:
+        return
+    lowest, highest = (bound.item() for bound in maps.detach().aminmax())
+    if not (lowest >= -slack and highest <= 1 + slack):  # so written, NaN fails too
+        raise PixelCAMError(
+            f"map values must lie in [0, 1], got {lowest} to {highest}; "
+            "NaN comes from a training that diverged: lower its learning rate and train again"
+        )
+
+
+def accuracy(*, preds: Tensor, target: Tensor) -> float:
+    """Return the share of images classified rightly; NaN without images. Both int64 (N,), class indices."""
+    _check_classes(preds=preds, target=target)
+    return (preds == target).sum().item() / len(target) if len(target) else float("nan")
+
+
+def balanced_accuracy(*, preds: Tensor, target: Tensor) -> float:
+    """Return the mean over the classes that occur in `target` of the share classified rightly; NaN without images.
+
+    Args:
+        preds: int64 (N,), predicted class indices.
+        target: int64 (N,), true class indices.
+    """
+    _check_classes(preds=preds, target=target)
+    present = sorted(set(target.tolist()))
+    shares = [accuracy(preds=preds[target == index], target=target[target == index]) for index in present]
+    return sum(shares) / len(shares) if shares else float("nan")
+
+
+def predicted_class_shares(*, preds: Tensor, classes: Sequence[str]) -> dict[str, float]:
+    """Return the share of images predicted as each class, in the order of `classes`; NaN without images.
+
+    Raises:
+        ValueError: a predicted index (int64 (N,)) has no name.
+    """
+    if len(preds) == 0:
+        return dict.fromkeys(classes, float("nan"))
+    if int(preds.min()) < 0 or int(preds.max()) >= len(classes):
+        raise ValueError(f"class indices must lie in 0..{len(classes) - 1}, got {int(preds.min())}..{int(preds.max())}")
+    return {name: (preds == index).sum().item() / len(preds) for index, name in enumerate(classes)}
+
+
+def _at_least(histogram: Tensor) -> Tensor:
+    """Return for each bin how many values lie in it or above."""
+    return histogram.flip(0).cumsum(0).flip(0)
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Divide whole numbers as float64 (on the CPU, since not every device has it); 0 / 0 is NaN."""
+    return numerator.cpu().double() / denominator.cpu().double()
+
+
+def _has_foreground(counts: PixelCounts) -> Tensor:
+    return (counts.true_positive + counts.false_negative).cpu() > 0
+
+
+def _check_pixels(*, preds: Tensor, target: Tensor, ignore: Tensor | None) -> None:
+    for name, tensor in {"target": target, "ignore": target if ignore is None else ignore}.items():
+        if tensor.dtype != torch.bool or tensor.shape != preds.shape:
+            raise ValueError(
+                f"{name} must be bool {tuple(preds.shape)} like preds, got {tensor.dtype} {tuple(tensor.shape)}"
+            )
+    if not preds.is_floating_point():
+        raise ValueError(f"preds must be floating point, got {preds.dtype}")
+    check_map_values(preds, slack=0)
+
+
+def _check_classes(*, preds: Tensor, target: Tensor) -> None:
+    if preds.shape != target.shape or target.ndim != 1:
+        raise ValueError(
+            f"preds and target must be of one shape (N,), got {tuple(preds.shape)} and {tuple(target.shape)}"
+        )

@@ -1,0 +1,105 @@
+"""A trained model on disk: weights as safetensors, what it is and how it came about as JSON, its history as CSV."""
+
+import importlib.metadata
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from pydantic import BaseModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pipeline.encoder import EncoderSpec
+from pipeline.errors import PixelCAMError
+from pipeline.files import replacing_folder, sha256_of
+from pipeline.training import State, TrainingResult
+
+SCHEMA_VERSION: Final = 1
+WEIGHTS: Final = "model.safetensors"
+LAST_WEIGHTS: Final = "last.safetensors"
+DESCRIPTION: Final = "model.json"
+HISTORY: Final = "history.csv"
+RECORDED_PACKAGES: Final = ("pixelcam", "torch", "timm", "lightning-fabric", "zarr", "dvc")
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model was trained on: class names in the order of `class_idx`, the domain, and the encoder."""
+
+    classes: tuple[str, ...]
+    domain: str
+    encoder: EncoderSpec
+
+
+def save_model(
+    folder: Path, result: TrainingResult, *, info: ModelInfo, params: BaseModel, seed: int, parents: dict[str, str]
+) -> None:
+    """Write a model's folder, whole or not at all.
+
+    Args:
+        folder: is replaced.
+        result: weights and history.
+        info: what the model is.
+        params: the section it was trained with, recorded.
+        seed: recorded.
+        parents: SHA-256 of the artifacts it was made from, by name, recorded.
+    """
+    description = {
+        "schema_version": SCHEMA_VERSION,
+        "classes": list(info.classes),
+        "domain": info.domain,
+        "encoder": asdict(info.encoder),
+        "epoch": result.selected_epoch,
+        "params": params.model_dump(mode="json"),
+        "seed": seed,
+        "parents": parents,
+        "device": result.device,
+        "versions": {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES},
+    }
+    with replacing_folder(folder) as temporary:
+        _save_weights(result.selected, temporary / WEIGHTS)
+        _save_weights(result.last, temporary / LAST_WEIGHTS)
+        text = json.dumps(description, indent=2, sort_keys=True)
+        (temporary / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+        result.history.to_csv(temporary / HISTORY, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def weights_sha256(folder: Path) -> str:
+    """Return the SHA-256 of a model's weights file."""
+    return sha256_of(folder / WEIGHTS)
+
+
+def _save_weights(state: State, path: Path) -> None:
+    # No metadata: more than one key would make the bytes vary from run to run.
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)
+
+
+def read_info(folder: Path) -> ModelInfo:
+    """Read what a model is; raise a `PixelCAMError` if its description is missing, damaged or of another schema."""
+    path = folder / DESCRIPTION
+    try:
+        description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = description["schema_version"]
+        if version != SCHEMA_VERSION:
+            raise PixelCAMError(
+                f"{path}: schema_version is {version}, this version reads {SCHEMA_VERSION}; train again"
+            )
+        return ModelInfo(tuple(description["classes"]), description["domain"], EncoderSpec(**description["encoder"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PixelCAMError(f"{path}: cannot be read as a model's description ({error}); train it again") from error
+
+
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Load a model's selected weights; raise a `PixelCAMError` if they are damaged, do not fit or are not finite."""
+    path = folder / WEIGHTS
+    try:
+        state = load_file(path)
+        model.load_state_dict(state)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise PixelCAMError(f"{path}: its weights cannot be loaded ({error}); train the model again") from error
+    broken = [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise PixelCAMError(f"{path}: {broken[0]} holds values that are not finite; train the model again")

@@ -1,0 +1,86 @@
+"""Score teacher and PixelCAM on the source and on domains that they never saw."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from pipeline.config import Params
+from pipeline.console import progress
+from pipeline.domains import PreparedDomain
+from pipeline.evaluation import Evaluation, EvaluationDomain, ModelName, choose_thresholds, evaluate_domain
+from pipeline.localization import Localizer
+from pipeline.manifest import Manifest, Split
+from pipeline.pixelcam import PixelCAMLocalizer, load_pixelcam
+from pipeline.scored_set import ScoredSet
+from pipeline.teacher import load_teacher
+from pipeline.teacher_localizer import TeacherLocalizer
+from pipeline.training import make_fabric
+
+
+def evaluate_models(
+    domains: Sequence[PreparedDomain], *, teacher: Path, pixelcam: Path, params: Params
+) -> list[Evaluation]:
+    """Score both models on the test images of every domain.
+
+    Args:
+        domains: the target domains, the source among them: its validation masks choose the thresholds.
+        teacher: the teacher's folder.
+        pixelcam: PixelCAM's folder.
+        params: all parameters.
+
+    Raises:
+        PixelCAMError: a model is damaged, an image cannot be read, or a domain has no test image.
+    """
+    device = make_fabric().device
+    localizers = load_localizers(teacher=teacher, pixelcam=pixelcam, params=params, device=device)
+    source = next(domain for domain in domains if domain.name == params.source)
+    thresholds = choose_thresholds(
+        localizers,
+        scored_images(source, source.manifest.of_split(Split.VAL), params, selectable_only=True),
+        map_size=params.evaluate_ood.map_size,
+        device=device,
+    )
+    evaluations: list[Evaluation] = []
+    for domain in domains:
+        images = scored_images(domain, domain.manifest.of_split(Split.TEST), params)
+        evaluations.extend(
+            evaluate_domain(
+                localizers,
+                EvaluationDomain(
+                    name=domain.name,
+                    classes=domain.classes,
+                    batches=progress(images, label=f"evaluating on {domain.name}"),
+                ),
+                thresholds=thresholds,
+                map_size=params.evaluate_ood.map_size,
+                device=device,
+            )
+        )
+    return evaluations
+
+
+def load_localizers(
+    *, teacher: Path, pixelcam: Path, params: Params, device: torch.device
+) -> Mapping[ModelName, Localizer]:
+    """Load both models onto a device, ready to localize."""
+    teacher_model, _ = load_teacher(teacher)
+    pixelcam_model, _ = load_pixelcam(pixelcam)
+    return {
+        ModelName.TEACHER: TeacherLocalizer(teacher_model.to(device), params.cam),
+        ModelName.PIXELCAM: PixelCAMLocalizer(pixelcam_model.to(device)),
+    }
+
+
+def scored_images(
+    domain: PreparedDomain, manifest: Manifest, params: Params, *, selectable_only: bool = False
+) -> ScoredSet:
+    """Return images of a domain at the models' input size, with masks at the size they are scored at."""
+    return ScoredSet(
+        manifest,
+        input_size=params.model.input_size,
+        mask_size=params.evaluate_ood.map_size,
+        batch_size=params.evaluate_ood.batch_size,
+        background_class_idx=domain.background_class_idx,
+        selectable_only=selectable_only,
+    )

@@ -1,0 +1,125 @@
+"""Pictures of maps, masks and pseudo-labels on the image they belong to, for the report and the command line.
+
+All take and give uint8 (H, W, 3) RGB, never write into what they are given, and share one palette: viridis, whose order
+of lightness survives print, grey and colour-blind eyes, and whose ends are the colours of background and foreground.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib import colormaps
+from PIL import Image
+from scipy import ndimage
+
+from pipeline.labels import BACKGROUND, FOREGROUND
+
+Picture = npt.NDArray[np.uint8]  # (H, W, 3), RGB
+HEAT_COLOURS: Final = "viridis"
+FOREGROUND_COLOUR: Final = (253, 231, 37)  # viridis at 1
+BACKGROUND_COLOUR: Final = (68, 1, 84)  # viridis at 0
+CONTOUR_COLOUR: Final = (255, 255, 255)
+EDGE_SHADE: Final = 0.2  # what a contour leaves of the brightness beside it
+OPACITY: Final = 0.75  # enough colour to read a value, enough tissue to know where one is
+SHADE: Final = 0.4  # how much of a colour's strength dark tissue takes
+SHEET_COLOUR: Final = (255, 255, 255)
+RELATIVE_LUMINANCE: Final = (0.2126, 0.7152, 0.0722)  # ITU-R BT.709
+
+
+def heat_overlay(image: Picture, *, heat: npt.NDArray[np.float32]) -> Picture:
+    """Lay a map over the grey image.
+
+    Args:
+        image: uint8 (H, W, 3).
+        heat: floating point (h, w) in [0, 1], of any size; it is interpolated to the image's.
+    """
+    colours = np.asarray(colormaps[HEAT_COLOURS](_resize_heat(heat, image)))[..., :3] * 255  # (H, W, 3)
+    return _tint(_grey(image), colours)
+
+
+def mask_contour(image: Picture, *, mask: npt.NDArray[np.bool_]) -> Picture:
+    """Draw the outline of a mask, light with a dark edge, so that it shows on any ground.
+
+    Args:
+        image: uint8 (H, W, 3).
+        mask: bool (h, w), True is inside; brought to the image's size without interpolation.
+    """
+    inside = _resize_labels(mask.astype(np.uint8), image) > 0
+    width = max(1, round(max(image.shape[:2]) / 256))
+    outline = inside & ~ndimage.binary_erosion(inside, iterations=width, border_value=1)
+    edge = ndimage.binary_dilation(outline, iterations=width)
+    drawn = image.copy()
+    drawn[edge] = (EDGE_SHADE * image[edge]).round().astype(np.uint8)
+    drawn[outline] = CONTOUR_COLOUR
+    return drawn
+
+
+def label_overlay(image: Picture, *, labels: npt.NDArray[np.uint8]) -> Picture:
+    """Colour pseudo-labels over the grey image: yellow is foreground, purple background, bare grey is ignored.
+
+    Args:
+        image: uint8 (H, W, 3).
+        labels: uint8 (h, w) of 0, 1 and 255; brought to the image's size without interpolation.
+    """
+    grey = _grey(image)
+    labels = _resize_labels(labels, image)
+    coloured = grey.copy()
+    for label, colour in ((BACKGROUND, BACKGROUND_COLOUR), (FOREGROUND, FOREGROUND_COLOUR)):
+        where = labels == label
+        coloured[where] = _tint(grey[where], np.array(colour))
+    return coloured.round().astype(np.uint8)
+
+
+def fit(image: Picture, *, side: int) -> Picture:
+    """Shrink a picture so that its longer side is at most `side` pixels; a smaller one stays as it is."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return image
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+
+
+def contact_sheet(rows: Sequence[Sequence[Picture]], *, side: int) -> Picture:
+    """Arrange pictures in rows, each shrunk into a square cell of `side` pixels, with white between them.
+
+    Raises:
+        ValueError: there is no picture.
+    """
+    columns = max((len(row) for row in rows), default=0)
+    if columns == 0:
+        raise ValueError("a contact sheet needs at least one picture")
+    gap = max(2, side // 32)
+    shape = (len(rows) * (side + gap) + gap, columns * (side + gap) + gap, 3)
+    sheet = np.full(shape, SHEET_COLOUR, dtype=np.uint8)
+    for row, pictures in enumerate(rows):
+        for column, picture in enumerate(pictures):
+            small = fit(picture, side=side)
+            top = gap + row * (side + gap) + (side - small.shape[0]) // 2
+            left = gap + column * (side + gap) + (side - small.shape[1]) // 2
+            sheet[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return sheet
+
+
+def _grey(image: Picture) -> npt.NDArray[np.float64]:
+    """Return the image's luminance as float64 (H, W, 3), so that colour over it means one thing only."""
+    luminance = image.astype(np.float64) @ np.array(RELATIVE_LUMINANCE)
+    return np.repeat(luminance[..., np.newaxis], 3, axis=2)
+
+
+def _resize_heat(heat: npt.NDArray[np.float32], image: Picture) -> npt.NDArray[np.float32]:
+    height, width = image.shape[:2]
+    resized = Image.fromarray(heat.astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(resized, dtype=np.float32).clip(0, 1)
+
+
+def _resize_labels(labels: npt.NDArray[np.uint8], image: Picture) -> npt.NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    return np.asarray(Image.fromarray(labels).resize((width, height), Image.Resampling.NEAREST))
+
+
+def _tint(grey: npt.NDArray[np.float64], colours: npt.NDArray[np.float64]) -> Picture:
+    """Lay colours in [0, 255] over grey tissue, darker where the tissue is dark."""
+    shaded = colours * (1 - SHADE + SHADE * grey / 255)
+    return (OPACITY * shaded + (1 - OPACITY) * grey).round().astype(np.uint8)

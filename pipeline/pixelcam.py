@@ -1,0 +1,69 @@
+"""PixelCAM: one encoder, two heads on its last feature map, both trained at once by plain gradient descent."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.encoder import Encoder, rebuild_encoder
+from pipeline.heads import ImageHead, PixelHead
+from pipeline.labels import FOREGROUND
+from pipeline.localization import Localization
+from pipeline.model_files import ModelInfo, load_weights, read_info
+from pipeline.seeding import global_seed
+
+
+class PixelCAMOutput(NamedTuple):
+    """Image logits, float (B, K), and pixel logits, float (B, 2, h, w), on the grid of the feature map."""
+
+    image_logits: Tensor
+    pixel_logits: Tensor
+
+
+class PixelCAM(nn.Module):
+    """An encoder shared by an image head and a pixel head. Source: arXiv 2503.24135."""
+
+    def __init__(self, encoder: Encoder, image_head: ImageHead, pixel_head: PixelHead) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.image_head = image_head
+        self.pixel_head = pixel_head
+
+    def forward(self, images: Tensor) -> PixelCAMOutput:
+        """Classify images, float (B, 3, H, W) in [0, 1], and the cells of their feature map."""
+        features = self.encoder(images)
+        return PixelCAMOutput(self.image_head(features), self.pixel_head(features))
+
+
+def build_pixelcam(encoder: Encoder, image_head: ImageHead, *, seed: int) -> PixelCAM:
+    """Put a new pixel head, drawn from `seed`, beside the image head of an encoder."""
+    with global_seed(seed, "pixel head"):
+        return PixelCAM(encoder, image_head, PixelHead(encoder.channels))
+
+
+class PixelCAMLocalizer:
+    """PixelCAM as a localizer: its map is the probability of foreground, whatever the class."""
+
+    def __init__(self, model: PixelCAM) -> None:
+        self.model = model
+
+    def __call__(self, images: Tensor, class_idx: Tensor) -> Localization:  # noqa: ARG002 - the map knows no class
+        """Return image logits and maps, float32 (B, h, w) in [0, 1]."""
+        with torch.inference_mode():
+            output = self.model.eval()(images)
+            probabilities = output.pixel_logits.float().softmax(dim=1)
+        return Localization(output.image_logits.float(), probabilities[:, FOREGROUND])
+
+
+def load_pixelcam(folder: Path) -> tuple[PixelCAM, ModelInfo]:
+    """Read a PixelCAM model's folder; the model comes in evaluation mode, on the CPU.
+
+    Raises:
+        PixelCAMError: a file is missing, damaged, of another schema, or its weights do not fit or are not finite.
+    """
+    info = read_info(folder)
+    encoder = rebuild_encoder(info.encoder)
+    model = PixelCAM(encoder, ImageHead(encoder.channels, len(info.classes)), PixelHead(encoder.channels))
+    load_weights(model, folder)
+    return model.eval(), info

@@ -1,0 +1,177 @@
+"""Scores as files: what evaluation found, as JSON and tables, and which images of a table are worth a look."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import isnan
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from pipeline import metrics
+from pipeline.errors import PixelCAMError
+from pipeline.evaluation import Evaluation, ModelName
+
+CURVE_POINTS: Final = 200
+TEXT_COLUMNS: Final = ("domain", "model", "image", "label", "predicted_class")
+OPTIONAL_COLUMNS: Final = (
+    "dice",
+    "iou",
+    "foreground_share_predicted",
+    "foreground_share_mask",
+    "false_positive_share",
+)
+
+
+@dataclass(frozen=True)
+class ChosenImage:
+    """An image for a gallery, and in a few words why it was chosen."""
+
+    image: str
+    reason: str
+
+
+def scores_by_domain(evaluations: Iterable[Evaluation]) -> dict[str, dict[str, dict[str, object]]]:
+    """Return `{domain: {model: {score: value}}}` for JSON: NaN becomes None, fractions have six decimals."""
+    result: dict[str, dict[str, dict[str, object]]] = {}
+    for evaluation in evaluations:
+        values = asdict(evaluation.scores) | {"threshold_source": evaluation.scores.threshold_source.value}
+        result.setdefault(evaluation.domain, {})[evaluation.model.value] = {
+            key: _jsonable(value) for key, value in values.items()
+        }
+    return result
+
+
+def per_image_table(evaluations: Iterable[Evaluation]) -> pd.DataFrame:
+    """Return one row per domain, model and image, for people to sort and filter; fractions have six decimals."""
+    rows = [
+        {
+            "domain": evaluation.domain,
+            "model": evaluation.model.value,
+            "image": image.image,
+            "label": evaluation.classes[image.class_idx],
+            "class_idx": image.class_idx,
+            "predicted_class": evaluation.classes[image.predicted_idx],
+            "correct": image.predicted_idx == image.class_idx,
+            "probability": image.probability,
+            "threshold": evaluation.scores.threshold,
+            "dice": image.dice,
+            "iou": image.iou,
+            "foreground_share_predicted": image.foreground_share_predicted,
+            "foreground_share_mask": image.foreground_share_mask,
+            "false_positive_share": image.false_positive_share,
+        }
+        for evaluation in evaluations
+        for image in evaluation.images
+    ]
+    return pd.DataFrame(rows).round(6)
+
+
+def curve_table(evaluations: Iterable[Evaluation]) -> pd.DataFrame:
+    """Return pooled precision-recall curves with columns domain, model, threshold, precision, recall.
+
+    Each curve keeps about 200 points, evenly spread over recall, with both ends; without foreground it has none.
+    """
+    columns = ("domain", "model", "threshold", "precision", "recall")
+    tables = [_curve_rows(evaluation) for evaluation in evaluations]
+    return pd.DataFrame([row for table in tables for row in table], columns=list(columns)).round(6)
+
+
+def _curve_rows(evaluation: Evaluation) -> list[tuple[str, str, float, float, float]]:
+    curve = metrics.precision_recall_curve(evaluation.histogram)
+    known = ~(curve.precision.isnan() | curve.recall.isnan())
+    points = list(
+        zip(*(part[known].tolist() for part in (curve.thresholds, curve.precision, curve.recall)), strict=True)
+    )
+    return [(evaluation.domain, evaluation.model.value, *point) for point in _thin(points)]
+
+
+def _thin(points: Sequence[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
+    """Keep the first point of each of 200 recall steps, and the last point; recall falls along `points`."""
+    kept: list[tuple[float, float, float]] = []
+    steps: set[int] = set()
+    for point in points:
+        step = int(point[2] * CURVE_POINTS)
+        if step not in steps or point == points[-1]:
+            steps.add(step)
+            kept.append(point)
+    return kept
+
+
+def _jsonable(value: object) -> object:
+    """Replace NaN, which JSON does not know, by None, and round fractions; in nested mappings too."""
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, float):
+        return None if isnan(value) else round(value, 6)
+    return value
+
+
+def read_per_image_table(path: Path) -> pd.DataFrame:
+    """Read what `per_image_table` gave and `to_csv` wrote; names stay text, even "NA" or "007", and empty is NaN.
+
+    Raises:
+        PixelCAMError: the file is missing or is no such table.
+    """
+    texts = dict.fromkeys(TEXT_COLUMNS, "str")
+    try:
+        table = pd.read_csv(
+            path, dtype=texts, keep_default_na=False, na_values={name: [""] for name in OPTIONAL_COLUMNS}
+        )
+    except (OSError, ValueError) as error:
+        raise PixelCAMError(f"{path}: cannot be read as a table of scores ({error}); run evaluate_ood again") from error
+    missing = [column for column in (*TEXT_COLUMNS, *OPTIONAL_COLUMNS) if column not in table.columns]
+    if missing:
+        raise PixelCAMError(f"{path}: the column {missing[0]} is missing; run evaluate_ood again")
+    return table
+
+
+def choose_images(per_image: pd.DataFrame, *, domain: str, count: int) -> tuple[ChosenImage, ...]:
+    """Choose images of a domain that show how well PixelCAM localizes: best, median, worst and evenly between.
+
+    Images are ranked by PixelCAM's Dice, equal ones by name. Where some images hold no region of interest, a third of
+    the choice are such, ranked by how much is predicted there all the same. Without any mask the choice is by name.
+
+    Args:
+        per_image: a table of `per_image_table`.
+        domain: whose images.
+        count: how many at most.
+
+    Returns:
+        From best to worst, then those without region of interest.
+    """
+    rows = per_image[(per_image["domain"] == domain) & (per_image["model"] == ModelName.PIXELCAM.value)]
+    with_roi = rows[rows["dice"].notna()].sort_values(["dice", "image"], ascending=[False, True])["image"].tolist()
+    without = rows[rows["dice"].isna() & rows["false_positive_share"].notna()]
+    without_roi = without.sort_values(["false_positive_share", "image"])["image"].tolist()
+    if not with_roi and not without_roi:
+        return tuple(ChosenImage(name, "no mask") for _, name in _spread(sorted(rows["image"]), count=count))
+    shown_without = min(len(without_roi), max(count // 3, count - len(with_roi)))
+    return (
+        *(
+            ChosenImage(name, _place(rank, of=len(with_roi)))
+            for rank, name in _spread(with_roi, count=count - shown_without)
+        ),
+        *(
+            ChosenImage(name, f"no region of interest, {_place(rank, of=len(without_roi))}")
+            for rank, name in _spread(without_roi, count=shown_without)
+        ),
+    )
+
+
+def _spread(names: Sequence[str], *, count: int) -> list[tuple[int, str]]:
+    """Pick `count` of ranked names evenly, with both ends and the median from three on; return (rank from 0, name)."""
+    if count >= len(names):
+        return list(enumerate(names))
+    if count <= 1:
+        ranks = [(len(names) - 1) // 2][:count]
+    else:
+        ranks = [(2 * step * (len(names) - 1) + count - 1) // (2 * (count - 1)) for step in range(count)]
+    if count >= 3:
+        ranks[(count - 1) // 2] = (len(names) - 1) // 2
+    return [(rank, names[rank]) for rank in ranks]
+
+
+def _place(rank: int, *, of: int) -> str:
+    names = {(of - 1) // 2: "median", of - 1: "worst", 0: "best"}  # of one image: the best
+    return f"{names.get(rank, f'rank {rank + 1}')} of {of}"

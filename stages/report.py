@@ -1,0 +1,41 @@
+"""Stage `report`: one self-contained page with scores, curves and pictures."""
+
+from pathlib import Path
+
+from pipeline.config import load_params
+from pipeline.console import run
+from pipeline.domains import read_domain
+from pipeline.files import write_text
+from pipeline.report_content import ReportSources, gather_report
+from pipeline.reporting import render_report
+
+
+def main(
+    params: Path,
+    prepared: Path,
+    store: Path,
+    teacher: Path,
+    pixelcam: Path,
+    label_quality: Path,
+    scores: Path,
+    per_image: Path,
+    curves: Path,
+    output: Path,
+) -> None:
+    """Write the page OUTPUT about the models in TEACHER and PIXELCAM, from the files of their metrics."""
+    values = load_params(params)
+    sources = ReportSources(
+        teacher=teacher,
+        pixelcam=pixelcam,
+        store=store,
+        scores=scores,
+        per_image=per_image,
+        curves=curves,
+        label_quality=label_quality,
+    )
+    domains = [read_domain(name, values, prepared / name) for name in values.target_domains]
+    write_text(output, render_report(gather_report(domains, sources, values)))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,18 @@
+"""Stage `train_teacher`: train the image classifier whose CAM says roughly where."""
+
+from pathlib import Path
+
+from pipeline.config import load_params
+from pipeline.console import run
+from pipeline.domains import read_domain
+from pipeline.teacher_training import train_teacher
+
+
+def main(params: Path, prepared: Path, output: Path) -> None:
+    """Train a teacher on the source domain of PARAMS, listed in PREPARED, and write it to the folder OUTPUT."""
+    values = load_params(params)
+    train_teacher(read_domain(values.source, values, prepared), params=values, output=output)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,273 @@
+"""Evaluation of models that are known by heart: what a batch holds, what is resized, and what is not counted."""
+
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+from torch import Tensor
+
+from pipeline.errors import PixelCAMError
+from pipeline.evaluation import (
+    Evaluation,
+    EvaluationDomain,
+    ModelName,
+    Threshold,
+    ThresholdSource,
+    choose_thresholds,
+    evaluate_domain,
+    localize,
+    resize_maps,
+)
+from pipeline.localization import EvaluationBatch, Localization
+
+CPU = torch.device("cpu")
+HALF = Threshold(0.5, ThresholdSource.FIXED)
+
+
+class RedChannel:
+    """A model whose map is the image's red channel, and whose class is 1 where the first green pixel is above 1/2."""
+
+    def __call__(self, images: Tensor, class_idx: Tensor) -> Localization:
+        del class_idx
+        green = images[:, 1, 0, 0]
+        return Localization(torch.stack([1 - green, green], dim=1) * 10, images[:, 0])
+
+
+class TrueClass:
+    """A model that needs the true class: its map is 1 in images of class 1 and 0 elsewhere."""
+
+    def __call__(self, images: Tensor, class_idx: Tensor) -> Localization:
+        maps = class_idx.float().view(-1, 1, 1).expand(-1, *images.shape[-2:])
+        return Localization(torch.zeros(len(images), 2), maps)
+
+
+class Constant:
+    """A model that gives the same map and logits for every image."""
+
+    def __init__(self, value: float, *, logit: float = 0.0, size: tuple[int, int] = (2, 2)) -> None:
+        self.value, self.logit, self.size = value, logit, size
+
+    def __call__(self, images: Tensor, class_idx: Tensor) -> Localization:
+        del class_idx
+        return Localization(torch.full((len(images), 2), self.logit), torch.full((len(images), *self.size), self.value))
+
+
+def batch_of(
+    maps: Sequence[Sequence[float]],
+    masks: Sequence[Sequence[int]],
+    *,
+    class_idx: Sequence[int],
+    predicted: Sequence[int],
+    has_mask: Sequence[bool] | None = None,
+    start: int = 0,
+    ignore: Sequence[Sequence[int]] | None = None,
+) -> EvaluationBatch:
+    """Make a batch of 2x2 images for `RedChannel` from four map values and four mask pixels each."""
+    count = len(maps)
+    images = torch.zeros(count, 3, 2, 2)
+    images[:, 0] = torch.tensor(maps).view(count, 2, 2)
+    images[:, 1] = torch.tensor(predicted).float().view(count, 1, 1)
+    return EvaluationBatch(
+        image_ids=tuple(f"image_{start + index}" for index in range(count)),
+        images=images,
+        class_idx=torch.tensor(class_idx),
+        masks=torch.tensor(masks, dtype=torch.bool).view(count, 2, 2),
+        has_mask=torch.tensor([True] * count if has_mask is None else has_mask),
+        ignore=None if ignore is None else torch.tensor(ignore, dtype=torch.bool).view(count, 2, 2),
+    )
+
+
+def evaluate(*batches: EvaluationBatch, threshold: Threshold = HALF) -> Evaluation:
+    domain = EvaluationDomain(name="colon", classes=("benign", "malignant"), batches=batches)
+    localizers = {ModelName.PIXELCAM: RedChannel()}
+    thresholds = {ModelName.PIXELCAM: threshold}
+    (evaluation,) = evaluate_domain(localizers, domain, thresholds=thresholds, map_size=2, device=CPU)
+    return evaluation
+
+
+TWO_IMAGES = batch_of(
+    [[0.9, 0.6, 0.2, 0.1], [0.8, 0.8, 0.7, 0.3]],
+    [[1, 0, 1, 0], [1, 1, 0, 0]],
+    class_idx=[0, 1],
+    predicted=[0, 0],
+)
+LAST_BATCH = batch_of([[0.4, 0.7, 0.4, 0.2]], [[1, 0, 0, 1]], class_idx=[0], predicted=[1], start=2)
+
+
+class TestEvaluateDomain:
+    def test_scores_by_hand(self) -> None:
+        scores = evaluate(TWO_IMAGES).scores
+        # At 0.5: TP 0.9 0.8 0.8, FP 0.6 0.7, FN 0.2.
+        assert scores.dice == pytest.approx(6 / 9)
+        assert scores.iou == pytest.approx(3 / 6)
+        assert scores.accuracy == 0.5
+        assert scores.balanced_accuracy == 0.5
+        assert scores.predicted_classes == {"benign": 1.0, "malignant": 0.0}
+        assert scores.foreground_share == 0.5
+        assert (scores.threshold, scores.threshold_source) == (0.5, "fixed")
+        assert (scores.images, scores.images_with_mask) == (2, 2)
+
+    def test_pxap_pools_all_images(self) -> None:
+        batches = (TWO_IMAGES, LAST_BATCH)
+        maps = torch.cat([batch.images[:, 0].flatten() for batch in batches]).double()
+        truth = torch.cat([batch.masks.flatten() for batch in batches])
+        expected = average_precision_score(truth.numpy(), maps.mul(1000).round().numpy())
+        assert evaluate(*batches).scores.pxap == pytest.approx(expected)
+
+    def test_batches_do_not_matter_and_the_last_may_hold_one_image(self) -> None:
+        evaluation = evaluate(TWO_IMAGES, LAST_BATCH)
+        joined = EvaluationBatch(
+            image_ids=TWO_IMAGES.image_ids + LAST_BATCH.image_ids,
+            images=torch.cat([TWO_IMAGES.images, LAST_BATCH.images]),
+            class_idx=torch.cat([TWO_IMAGES.class_idx, LAST_BATCH.class_idx]),
+            masks=torch.cat([TWO_IMAGES.masks, LAST_BATCH.masks]),
+            has_mask=torch.cat([TWO_IMAGES.has_mask, LAST_BATCH.has_mask]),
+        )
+        assert evaluation.scores == evaluate(joined).scores
+        assert evaluation.images == evaluate(joined).images
+
+    def test_images_by_hand(self) -> None:
+        first, second = evaluate(TWO_IMAGES).images
+        assert (first.image, first.class_idx, first.predicted_idx) == ("image_0", 0, 0)
+        assert first.probability == pytest.approx(1 / (1 + math.exp(-10)))
+        assert second.probability == pytest.approx(1 / (1 + math.exp(10)))
+        assert first.dice == 0.5
+        assert first.iou == pytest.approx(1 / 3)
+        assert second.dice == pytest.approx(4 / 5)
+        assert second.foreground_share_predicted == 0.75
+        assert second.foreground_share_mask == 0.5
+        assert second.false_positive_share == 0.5
+
+    def test_an_image_without_region_of_interest_counts_as_background(self) -> None:
+        normal = batch_of([[0.9, 0.1, 0.1, 0.1]], [[0, 0, 0, 0]], class_idx=[0], predicted=[0], start=2)
+        evaluation = evaluate(TWO_IMAGES, normal)
+        image = evaluation.images[2]
+        assert math.isnan(image.dice)
+        assert math.isnan(image.iou)
+        assert image.false_positive_share == 0.25
+        assert image.foreground_share_mask == 0.0
+        assert evaluation.scores.dice == pytest.approx(6 / 10)
+        assert evaluation.scores.foreground_share == pytest.approx(4 / 12)
+
+    def test_a_domain_without_region_of_interest_has_no_localization_score(self) -> None:
+        normal = batch_of([[0.9, 0.1, 0.1, 0.1]], [[0, 0, 0, 0]], class_idx=[0], predicted=[0])
+        scores = evaluate(normal).scores
+        assert all(math.isnan(value) for value in (scores.pxap, scores.dice, scores.iou, scores.foreground_share))
+        assert scores.accuracy == 1.0
+        assert scores.images_with_mask == 1
+
+    def test_pixels_of_images_without_mask_do_not_count(self) -> None:
+        unknown = batch_of(
+            [[1.0, 1.0, 0.0, 0.0]], [[0, 0, 1, 1]], class_idx=[1], predicted=[1], has_mask=[False], start=2
+        )
+        evaluation = evaluate(TWO_IMAGES, unknown)
+        assert evaluation.scores.pxap == evaluate(TWO_IMAGES).scores.pxap
+        assert evaluation.scores.dice == evaluate(TWO_IMAGES).scores.dice
+        assert evaluation.scores.accuracy == pytest.approx(2 / 3)
+        assert (evaluation.scores.images, evaluation.scores.images_with_mask) == (3, 2)
+        image = evaluation.images[2]
+        assert all(math.isnan(v) for v in (image.dice, image.iou, image.foreground_share_mask))
+        assert math.isnan(image.false_positive_share)
+        assert image.foreground_share_predicted == 0.5
+
+    def test_ignored_pixels_do_not_count(self) -> None:
+        batch = batch_of([[0.9, 0.9, 0.1, 0.1]], [[1, 0, 0, 0]], class_idx=[0], predicted=[0], ignore=[[0, 1, 0, 0]])
+        evaluation = evaluate(batch)
+        assert evaluation.scores.pxap == 1.0
+        assert evaluation.scores.dice == 1.0
+        assert evaluation.images[0].dice == 1.0
+        assert evaluation.images[0].foreground_share_predicted == pytest.approx(1 / 3)
+
+    def test_an_image_ignored_as_a_whole_has_no_share(self) -> None:
+        whole = batch_of([[0.9] * 4], [[1] * 4], class_idx=[0], predicted=[0], ignore=[[1] * 4])
+        evaluation = evaluate(whole)
+        assert math.isnan(evaluation.images[0].foreground_share_predicted)
+        assert math.isnan(evaluation.scores.pxap)
+
+    def test_models_keep_their_order_and_their_own_threshold(self) -> None:
+        domain = EvaluationDomain(name="colon", classes=("benign", "malignant"), batches=[TWO_IMAGES])
+        teacher, pixelcam = evaluate_domain(
+            {ModelName.TEACHER: TrueClass(), ModelName.PIXELCAM: RedChannel()},
+            domain,
+            thresholds={ModelName.TEACHER: HALF, ModelName.PIXELCAM: Threshold(0.75, ThresholdSource.VALIDATION)},
+            map_size=2,
+            device=CPU,
+        )
+        assert (teacher.model, pixelcam.model) == (ModelName.TEACHER, ModelName.PIXELCAM)
+        assert [image.foreground_share_predicted for image in teacher.images] == [0.0, 1.0]
+        assert [image.foreground_share_predicted for image in pixelcam.images] == [0.25, 0.5]
+
+    def test_a_domain_without_images_is_an_error(self) -> None:
+        with pytest.raises(PixelCAMError, match="'colon' has no test images"):
+            evaluate()
+
+    def test_logits_for_a_class_the_domain_does_not_name_are_an_error(self) -> None:
+        domain = EvaluationDomain(name="colon", classes=("benign",), batches=[LAST_BATCH])
+        with pytest.raises(ValueError, match="class indices"):
+            evaluate_domain(
+                {ModelName.PIXELCAM: RedChannel()},
+                domain,
+                thresholds={ModelName.PIXELCAM: HALF},
+                map_size=2,
+                device=CPU,
+            )
+
+
+class TestLocalize:
+    def test_a_small_map_is_interpolated_between_its_centres(self) -> None:
+        resized = resize_maps(torch.tensor([[[0.0, 1.0]]]), map_size=4)
+        assert resized.shape == (1, 4, 4)
+        assert resized[0, 0].tolist() == [0.0, 0.25, 0.75, 1.0]
+
+    def test_a_map_that_is_not_square_covers_the_whole_image(self) -> None:
+        maps = localize(Constant(0.25, size=(3, 5)), TWO_IMAGES, map_size=2, device=CPU).maps
+        assert maps.tolist() == [[[0.25, 0.25], [0.25, 0.25]]] * 2
+
+    def test_rounding_past_the_ends_is_forgiven(self) -> None:
+        assert set(resize_maps(torch.tensor([[[-1e-6, 1 + 1e-6]]]), map_size=2).flatten().tolist()) == {0.0, 1.0}
+
+    @pytest.mark.parametrize("value", [math.nan, 1.1, -0.1])
+    def test_a_map_off_the_scale_is_refused(self, value: float) -> None:
+        with pytest.raises(PixelCAMError, match=r"\[0, 1\]"):
+            localize(Constant(value), TWO_IMAGES, map_size=2, device=CPU)
+
+    def test_logits_that_are_not_finite_are_refused(self) -> None:
+        with pytest.raises(PixelCAMError, match="not finite"):
+            localize(Constant(0.5, logit=math.nan), TWO_IMAGES, map_size=2, device=CPU)
+
+
+class TestChooseThresholds:
+    def choose(self, *batches: EvaluationBatch) -> Threshold:
+        localizers = {ModelName.PIXELCAM: RedChannel()}
+        return choose_thresholds(localizers, batches, map_size=2, device=CPU)[ModelName.PIXELCAM]
+
+    def test_takes_the_best_dice_of_all_batches(self) -> None:
+        first = batch_of([[0.9, 0.6, 0.2, 0.1]], [[1, 1, 0, 0]], class_idx=[0], predicted=[0])
+        second = batch_of([[0.5, 0.4, 0.2, 0.1]], [[1, 0, 0, 0]], class_idx=[0], predicted=[0])
+        assert self.choose(first, second) == Threshold(0.45, ThresholdSource.VALIDATION)
+
+    def test_masks_that_must_not_be_used_are_not(self) -> None:
+        both = batch_of(
+            [[0.9, 0.6, 0.2, 0.2], [0.1, 0.9, 0.9, 0.9]],
+            [[1, 1, 0, 0], [1, 0, 0, 0]],
+            class_idx=[0, 0],
+            predicted=[0, 0],
+            has_mask=[True, False],
+        )
+        assert self.choose(both).value == 0.4
+
+    @pytest.mark.parametrize("has_mask", [[False, False], [True, False]])
+    def test_is_fixed_where_there_is_no_foreground_to_choose_by(self, has_mask: list[bool]) -> None:
+        batch = batch_of(
+            [[0.9, 0.1, 0.1, 0.1]] * 2,
+            [[0, 0, 0, 0], [1, 1, 1, 1]],
+            class_idx=[0, 1],
+            predicted=[0, 1],
+            has_mask=has_mask,
+        )
+        assert self.choose(batch) == HALF
+
+    def test_is_fixed_without_images(self) -> None:
+        assert self.choose() == HALF

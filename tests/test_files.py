@@ -1,0 +1,91 @@
+"""Outputs appear whole or not at all."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from pipeline.files import replacing_file, replacing_folder, sha256_of
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_at_the_end_in_a_new_folder(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "table.csv"
+    with replacing_file(path) as temporary:
+        temporary.write_text("whole")
+        assert not path.exists()
+        assert temporary.parent == path.parent  # a rename is atomic within one file system alone
+    assert path.read_text() == "whole"
+    assert _names(path.parent) == ["table.csv"]
+
+
+def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+
+    def fail() -> None:
+        with replacing_file(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail()
+    assert path.read_text() == "old"
+    assert _names(tmp_path) == ["table.csv"]
+
+
+def test_a_file_replaces_another(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("old and longer")
+    with replacing_file(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+
+
+def test_a_folder_takes_the_place_of_another_whole(tmp_path: Path) -> None:
+    path = tmp_path / "prepared" / "colon"
+    for name in ("first", "second"):
+        with replacing_folder(path) as folder:
+            (folder / name).write_text(name)
+            assert _names(folder) == [name]
+            assert name not in (_names(path) if path.exists() else [])
+    assert _names(path) == ["second"]
+    assert _names(path.parent) == ["colon"]
+
+
+def test_an_error_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "colon"
+    path.mkdir()
+    (path / "old").write_text("old")
+
+    def fail() -> None:
+        with replacing_folder(path) as folder:
+            (folder / "half").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert _names(path) == ["old"]
+    assert _names(tmp_path) == ["colon"]
+
+
+def test_leftovers_of_a_killed_run_are_not_taken_over(tmp_path: Path) -> None:
+    for leftover in (".colon.partial", ".colon.former.partial"):
+        (tmp_path / leftover).mkdir()
+        (tmp_path / leftover / "stale").write_text("stale")
+    with replacing_folder(tmp_path / "colon") as folder:
+        assert _names(folder) == []
+    assert _names(tmp_path) == ["colon"]
+    assert _names(tmp_path / "colon") == []
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "bytes"
+    path.write_bytes(b"abc")
+    # The first example of FIPS 180-4.
+    assert sha256_of(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    path.write_bytes(b"x" * 1_000_001)
+    assert sha256_of(path) == hashlib.sha256(b"x" * 1_000_001).hexdigest()

@@ -1,0 +1,211 @@
+"""Scores as files: valid JSON, tables that survive a round trip, and a choice of images that owes nothing to chance."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import metrics
+from pipeline.errors import PixelCAMError
+from pipeline.evaluation import Evaluation, ImageScores, ModelName, Scores, ThresholdSource
+from pipeline.metrics import PixelHistogram
+from pipeline.score_tables import (
+    choose_images,
+    curve_table,
+    per_image_table,
+    read_per_image_table,
+    scores_by_domain,
+)
+
+NAN = float("nan")
+CPU = torch.device("cpu")
+
+
+def image_scores(image: str, *, dice: float = 0.5, false_positive_share: float = 0.1) -> ImageScores:
+    return ImageScores(
+        image=image,
+        class_idx=1,
+        predicted_idx=0,
+        probability=1 / 3,
+        dice=dice,
+        iou=dice / (2 - dice),
+        foreground_share_predicted=0.3,
+        foreground_share_mask=0.25,
+        false_positive_share=false_positive_share,
+    )
+
+
+def evaluation_of(
+    *images: ImageScores,
+    histogram: PixelHistogram | None = None,
+    model: ModelName = ModelName.PIXELCAM,
+    domain: str = "colon",
+    pxap: float = 2 / 3,
+) -> Evaluation:
+    scores = Scores(
+        pxap=pxap,
+        accuracy=0.75,
+        balanced_accuracy=0.5,
+        dice=0.4,
+        iou=0.25,
+        threshold=0.375,
+        threshold_source=ThresholdSource.VALIDATION,
+        foreground_share=0.25,
+        predicted_classes={"benign": 1 / 3, "malignant": 2 / 3},
+        images=len(images),
+        images_with_mask=len(images),
+    )
+    return Evaluation(
+        domain=domain,
+        model=model,
+        classes=("benign", "malignant"),
+        scores=scores,
+        images=images,
+        histogram=metrics.empty_histogram(device=CPU) if histogram is None else histogram,
+    )
+
+
+class TestScoresByDomain:
+    def test_is_json_with_null_for_what_is_undefined(self) -> None:
+        teacher = evaluation_of(model=ModelName.TEACHER, pxap=NAN)
+        result = json.loads(json.dumps(scores_by_domain([teacher, evaluation_of()]), allow_nan=False))
+        assert result["colon"]["teacher"]["pxap"] is None
+        assert result["colon"]["pixelcam"] == {
+            "pxap": 0.666667,
+            "accuracy": 0.75,
+            "balanced_accuracy": 0.5,
+            "dice": 0.4,
+            "iou": 0.25,
+            "threshold": 0.375,
+            "threshold_source": "validation",
+            "foreground_share": 0.25,
+            "predicted_classes": {"benign": 0.333333, "malignant": 0.666667},
+            "images": 0,
+            "images_with_mask": 0,
+        }
+
+    def test_keeps_the_order_of_domains_and_models(self) -> None:
+        evaluations = [
+            evaluation_of(domain=domain, model=model)
+            for domain in ("lymph_node", "colon")
+            for model in (ModelName.TEACHER, ModelName.PIXELCAM)
+        ]
+        result = scores_by_domain(evaluations)
+        assert [(domain, list(models)) for domain, models in result.items()] == [
+            ("lymph_node", ["teacher", "pixelcam"]),
+            ("colon", ["teacher", "pixelcam"]),
+        ]
+
+
+class TestPerImageTable:
+    def test_survives_the_round_trip_through_a_file(self, tmp_path: Path) -> None:
+        table = per_image_table([evaluation_of(image_scores("NA"), image_scores("007", dice=NAN))])
+        path = tmp_path / "per_image.csv"
+        table.to_csv(path, index=False)
+        read = read_per_image_table(path)
+        assert read["image"].tolist() == ["NA", "007"]
+        assert read["label"].tolist() == ["malignant", "malignant"]
+        assert read["predicted_class"].tolist() == ["benign", "benign"]
+        assert read["correct"].tolist() == [False, False]
+        assert read["probability"].tolist() == [0.333333, 0.333333]
+        assert read["dice"].isna().tolist() == [False, True]
+        assert list(read.columns) == list(table.columns)
+
+    def test_what_is_undefined_is_empty(self) -> None:
+        table = per_image_table([evaluation_of(image_scores("a.png", dice=NAN))])
+        columns = dict(zip(table.columns, table.to_csv(index=False).splitlines()[1].split(","), strict=True))
+        assert (columns["dice"], columns["iou"], columns["false_positive_share"]) == ("", "", "0.1")
+
+    def test_another_file_is_refused_by_name(self, tmp_path: Path) -> None:
+        path = tmp_path / "other.csv"
+        path.write_text("a,b\n1,2\n")
+        with pytest.raises(PixelCAMError, match=r"other\.csv.*domain"):
+            read_per_image_table(path)
+
+    def test_a_missing_file_is_refused_by_name(self, tmp_path: Path) -> None:
+        with pytest.raises(PixelCAMError, match=r"none\.csv.*evaluate_ood"):
+            read_per_image_table(tmp_path / "none.csv")
+
+
+class TestCurveTable:
+    def test_is_thin_and_keeps_both_ends(self) -> None:
+        values = torch.rand(5000, generator=torch.Generator().manual_seed(0))
+        target = torch.arange(5000) % 3 == 0
+        histogram = metrics.update_histogram(metrics.empty_histogram(device=CPU), preds=values, target=target)
+        table = curve_table([evaluation_of(histogram=histogram)])
+        assert 150 <= len(table) <= 202
+        assert list(table.columns) == ["domain", "model", "threshold", "precision", "recall"]
+        assert table["recall"].iloc[0] == 1.0
+        assert table["recall"].iloc[-1] == 0.0 or table["threshold"].iloc[-1] >= 0.999
+        assert table["recall"].is_monotonic_decreasing
+        assert not table.isna().any().any()
+
+    def test_of_two_pixels_by_hand(self) -> None:
+        values, target = torch.tensor([1.0, 0.5]), torch.tensor([True, False])
+        histogram = metrics.update_histogram(metrics.empty_histogram(device=CPU), preds=values, target=target)
+        rows = curve_table([evaluation_of(histogram=histogram)]).values.tolist()
+        assert rows == [["colon", "pixelcam", 0.0, 0.5, 1.0], ["colon", "pixelcam", 1.0, 1.0, 1.0]]
+
+    def test_has_no_rows_without_foreground(self) -> None:
+        table = curve_table([evaluation_of()])
+        assert table.empty
+        assert list(table.columns) == ["domain", "model", "threshold", "precision", "recall"]
+
+
+class TestChooseImages:
+    def choose(self, images: dict[str, tuple[float, float]], *, count: int) -> list[tuple[str, str]]:
+        """Choose from images given as (Dice, false-positive share)."""
+        scores = [image_scores(name, dice=dice, false_positive_share=fp) for name, (dice, fp) in images.items()]
+        teacher = [image_scores(name, dice=0.0) for name in images]
+        table = per_image_table([evaluation_of(*teacher, model=ModelName.TEACHER), evaluation_of(*scores)])
+        return [(chosen.image, chosen.reason) for chosen in choose_images(table, domain="colon", count=count)]
+
+    def test_best_median_and_worst(self) -> None:
+        images = {f"{index}": (index / 10, 0.1) for index in range(7)}
+        assert self.choose(images, count=3) == [("6", "best of 7"), ("3", "median of 7"), ("0", "worst of 7")]
+
+    def test_evenly_between(self) -> None:
+        images = {f"{index:02d}": (index / 100, 0.1) for index in range(21)}
+        chosen = [name for name, _ in self.choose(images, count=5)]
+        assert chosen == ["20", "15", "10", "05", "00"]
+
+    def test_of_two_the_ends_and_of_one_the_median(self) -> None:
+        images = {f"{index}": (index / 10, 0.1) for index in range(7)}
+        assert self.choose(images, count=2) == [("6", "best of 7"), ("0", "worst of 7")]
+        assert self.choose(images, count=1) == [("3", "median of 7")]
+
+    def test_equals_are_ranked_by_name_whatever_the_order(self) -> None:
+        images = dict.fromkeys("dacb", (0.5, 0.1))
+        assert [name for name, _ in self.choose(images, count=2)] == ["a", "d"]
+
+    def test_all_where_there_are_fewer(self) -> None:
+        assert self.choose({"a": (0.1, 0.1), "b": (0.2, 0.1)}, count=6) == [("b", "best of 2"), ("a", "worst of 2")]
+
+    def test_a_third_are_images_without_region_of_interest(self) -> None:
+        images: dict[str, tuple[float, float]] = {f"roi_{index}": (index / 10, 0.1) for index in range(8)}
+        images |= {f"none_{index}": (NAN, index / 10) for index in range(8)}
+        chosen = self.choose(images, count=6)
+        assert [name for name, _ in chosen] == ["roi_7", "roi_4", "roi_2", "roi_0", "none_0", "none_7"]
+        assert [reason for _, reason in chosen[-2:]] == [
+            "no region of interest, best of 8",
+            "no region of interest, worst of 8",
+        ]
+
+    def test_by_name_where_no_mask_is_known(self) -> None:
+        images = dict.fromkeys("cab", (NAN, NAN))
+        assert self.choose(images, count=2) == [("a", "no mask"), ("c", "no mask")]
+
+    def test_another_domain_gives_none(self) -> None:
+        table = per_image_table([evaluation_of(image_scores("a"))])
+        assert choose_images(table, domain="lymph_node", count=3) == ()
+
+    @settings(max_examples=60, deadline=None)
+    @given(dice=st.lists(st.one_of(st.just(NAN), st.floats(0, 1)), min_size=1, max_size=30), count=st.integers(1, 12))
+    def test_chooses_as_many_as_there_are_and_none_twice(self, dice: list[float], count: int) -> None:
+        images: dict[str, Any] = {f"image_{index}": (value, 0.1) for index, value in enumerate(dice)}
+        chosen = [name for name, _ in self.choose(images, count=count)]
+        assert len(chosen) == len(set(chosen)) == min(count, len(images))

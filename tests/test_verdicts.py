@@ -1,0 +1,95 @@
+"""Verdicts in words: as plain when PixelCAM lost as when it won, and never at odds with the printed figures."""
+
+from typing import Any
+
+import pytest
+
+from pipeline.verdicts import describe_verdict, percent, score_rows
+
+Scores = dict[str, dict[str, Any]]
+
+
+def scores(teacher: tuple[float | None, float], pixelcam: tuple[float | None, float]) -> Scores:
+    """Make scores from (PxAP, accuracy) of each model."""
+    return {
+        model: {"pxap": pxap, "accuracy": accuracy, "balanced_accuracy": accuracy, "dice": pxap, "iou": pxap}
+        for model, (pxap, accuracy) in {"teacher": teacher, "pixelcam": pixelcam}.items()
+    }
+
+
+class TestVerdict:
+    def test_better_in_both_tasks(self) -> None:
+        assert describe_verdict([("glas", True, scores((0.573, 0.962), (0.752, 0.98)))]) == (
+            "In domain (glas), PixelCAM localizes better than its teacher (PxAP 75.2 against 57.3) "
+            "and classifies better (accuracy 98.0 against 96.2)."
+        )
+
+    def test_worse_in_both_tasks(self) -> None:
+        assert describe_verdict([("glas", True, scores((0.752, 0.98), (0.573, 0.962)))]) == (
+            "In domain (glas), PixelCAM localizes worse than its teacher (PxAP 57.3 against 75.2) "
+            "and classifies worse (accuracy 96.2 against 98.0)."
+        )
+
+    def test_the_tasks_may_disagree(self) -> None:
+        assert "localizes better than its teacher (PxAP 75.2 against 57.3) but classifies worse" in describe_verdict(
+            [("glas", True, scores((0.573, 0.98), (0.752, 0.962)))]
+        )
+
+    def test_level_is_neither(self) -> None:
+        assert describe_verdict([("glas", True, scores((0.6, 1.0), (0.6, 1.0)))]) == (
+            "In domain (glas), PixelCAM localizes as well as its teacher (PxAP 60.0) "
+            "and classifies as well (accuracy 100.0)."
+        )
+
+    def test_a_difference_too_small_to_print_is_none(self) -> None:
+        assert "localizes as well as its teacher (PxAP 60.0)" in describe_verdict(
+            [("glas", True, scores((0.60001, 1.0), (0.60002, 1.0)))]
+        )
+
+    def test_every_domain_has_its_clause(self) -> None:
+        verdict = describe_verdict(
+            [
+                ("colon", True, scores((0.5, 0.9), (0.6, 0.9))),
+                ("lymph_node", False, scores((0.4, 0.9), (0.3, 0.8))),
+            ]
+        )
+        assert verdict.endswith(
+            "; out of domain (lymph_node), it localizes worse (PxAP 30.0 against 40.0) "
+            "and classifies worse (accuracy 80.0 against 90.0)."
+        )
+
+    def test_what_cannot_be_scored_is_said(self) -> None:
+        assert describe_verdict([("glas", True, scores((None, 0.9), (None, 0.95)))]) == (
+            "In domain (glas), PixelCAM cannot be scored for localization "
+            "and classifies better than its teacher (accuracy 95.0 against 90.0)."
+        )
+
+
+class TestScoreRows:
+    def test_the_better_is_named_and_the_difference_is_of_the_printed_figures(self) -> None:
+        rows = score_rows(scores((0.4004, 0.98), (0.4496, 0.962)))
+        pxap, accuracy = rows[0], rows[3]
+        assert (pxap.title, pxap.teacher, pxap.pixelcam, pxap.difference, pxap.better) == (
+            "PxAP",
+            "40.0",
+            "45.0",
+            "+5.0",
+            "pixelcam",
+        )
+        assert (accuracy.title, accuracy.difference, accuracy.better) == ("Accuracy", "−1.8", "teacher")
+
+    def test_level_scores_have_no_better(self) -> None:
+        row = score_rows(scores((0.5, 1.0), (0.5, 1.0)))[0]
+        assert (row.difference, row.better) == ("±0.0", "")
+
+    @pytest.mark.parametrize("missing", ["teacher", "pixelcam"])
+    def test_what_is_undefined_is_a_dash_and_never_better(self, missing: str) -> None:
+        values = scores((0.5, 1.0), (0.6, 1.0))
+        values[missing]["pxap"] = None
+        row = score_rows(values)[0]
+        assert getattr(row, missing) == "–"
+        assert (row.difference, row.better) == ("–", "")
+
+
+def test_percent() -> None:
+    assert [percent(value) for value in (0.0, 0.12345, 1.0, None)] == ["0.0", "12.3", "100.0", "–"]
