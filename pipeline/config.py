@@ -226,6 +226,7 @@ class CamParams(Section):
 class ExtractionParams(Section):
     """Where a CAM is cut into pseudo-labels."""
 
+    batch_size: PositiveInt
     foreground_threshold: OpenFraction
     background_fraction: OpenFraction
 

@@ -12,12 +12,12 @@ from typing import Final
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pipeline import metrics
 from pipeline.errors import PixelCAMError
 from pipeline.localization import EvaluationBatch, Localization, Localizer
 from pipeline.metrics import PixelHistogram
+from pipeline.resizing import resize_map
 
 FIXED_THRESHOLD: Final = 0.5  # where no validation mask may be used: the middle of the scale, chosen by nobody's eyes
 ROUNDING_SLACK: Final = 1e-3  # how far a map may leave [0, 1] by the arithmetic of its making
@@ -201,9 +201,7 @@ def resize_maps(maps: Tensor, *, map_size: int) -> Tensor:
     """
     maps = maps.detach().float()
     metrics.check_map_values(maps, slack=ROUNDING_SLACK)
-    size = (map_size, map_size)
-    resized = F.interpolate(maps.unsqueeze(1), size=size, mode="bilinear", align_corners=False).squeeze(1)
-    return resized.clamp(0, 1)
+    return resize_map(maps, (map_size, map_size)).clamp(0, 1)
 
 
 def score_images(localization: Localization, batch: EvaluationBatch, *, threshold: float) -> list[ImageScores]:

@@ -10,6 +10,7 @@ import torch
 
 from pipeline.config import ExtractionParams, Params
 from pipeline.console import progress
+from pipeline.devices import make_fabric
 from pipeline.domains import PreparedDomain
 from pipeline.errors import PixelCAMError
 from pipeline.files import replacing_folder
@@ -24,7 +25,6 @@ from pipeline.scored_set import ScoredSet
 from pipeline.store import StoredImage, write_store
 from pipeline.teacher import load_teacher
 from pipeline.teacher_localizer import TeacherLocalizer
-from pipeline.training import make_fabric
 
 
 def extract_pseudo_labels(source: PreparedDomain, *, teacher: Path, params: Params, output: Path) -> dict[str, Any]:
@@ -45,9 +45,9 @@ def extract_pseudo_labels(source: PreparedDomain, *, teacher: Path, params: Para
     section = params.extract_pseudo_labels
     images = ScoredSet(
         source.manifest.of_split(Split.TRAIN),
-        input_size=params.model.input_size,
-        mask_size=params.model.input_size,
-        batch_size=params.train_teacher.batch_size,
+        input_size=info.encoder.input_size,
+        mask_size=info.encoder.input_size,
+        batch_size=section.batch_size,
         background_class_idx=source.background_class_idx,
     )
     if len(images) == 0:
@@ -57,7 +57,8 @@ def extract_pseudo_labels(source: PreparedDomain, *, teacher: Path, params: Para
     rows = _rows(images, localizer, section, background, device, quality)
     first = next(rows)  # tells the size of the CAMs
     attributes = {
-        **section.model_dump(mode="json"),
+        "background_fraction": section.background_fraction,
+        "foreground_threshold": section.foreground_threshold,
         **{f"cam_{name}": value for name, value in params.cam.model_dump(mode="json").items()},
         "background_class": None if background is None else source.classes[background],
         "classes": list(source.classes),

@@ -78,7 +78,7 @@ def update_histogram(
         preds, target = preds[~ignore], target[~ignore]
     if preds.numel() == 0:
         return histogram
-    edges = thresholds().to(dtype=torch.float32, device=preds.device)
+    edges = thresholds().float().to(preds.device)
     bins = torch.bucketize(preds.detach().float().flatten(), edges, right=True) - 1
     pooled = torch.bincount(bins + (STEPS + 1) * target.flatten(), minlength=2 * (STEPS + 1))
     return PixelHistogram(

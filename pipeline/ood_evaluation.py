@@ -7,6 +7,7 @@ import torch
 
 from pipeline.config import Params
 from pipeline.console import progress
+from pipeline.devices import make_fabric
 from pipeline.domains import PreparedDomain
 from pipeline.evaluation import Evaluation, EvaluationDomain, ModelName, choose_thresholds, evaluate_domain
 from pipeline.localization import Localizer
@@ -15,7 +16,6 @@ from pipeline.pixelcam import PixelCAMLocalizer, load_pixelcam
 from pipeline.scored_set import ScoredSet
 from pipeline.teacher import load_teacher
 from pipeline.teacher_localizer import TeacherLocalizer
-from pipeline.training import make_fabric
 
 
 def evaluate_models(
@@ -33,17 +33,17 @@ def evaluate_models(
         PixelCAMError: a model is damaged, an image cannot be read, or a domain has no test image.
     """
     device = make_fabric().device
-    localizers = load_localizers(teacher=teacher, pixelcam=pixelcam, params=params, device=device)
+    localizers, input_size = load_localizers(teacher=teacher, pixelcam=pixelcam, params=params, device=device)
     source = next(domain for domain in domains if domain.name == params.source)
     thresholds = choose_thresholds(
         localizers,
-        scored_images(source, source.manifest.of_split(Split.VAL), params, selectable_only=True),
+        scored_images(source, source.manifest.of_split(Split.VAL), params, input_size=input_size, selectable_only=True),
         map_size=params.evaluate_ood.map_size,
         device=device,
     )
     evaluations: list[Evaluation] = []
     for domain in domains:
-        images = scored_images(domain, domain.manifest.of_split(Split.TEST), params)
+        images = scored_images(domain, domain.manifest.of_split(Split.TEST), params, input_size=input_size)
         evaluations.extend(
             evaluate_domain(
                 localizers,
@@ -62,23 +62,24 @@ def evaluate_models(
 
 def load_localizers(
     *, teacher: Path, pixelcam: Path, params: Params, device: torch.device
-) -> Mapping[ModelName, Localizer]:
-    """Load both models onto a device, ready to localize."""
-    teacher_model, _ = load_teacher(teacher)
+) -> tuple[Mapping[ModelName, Localizer], int]:
+    """Load both models onto a device, ready to localize, and return their input size in pixels beside them."""
+    teacher_model, info = load_teacher(teacher)
     pixelcam_model, _ = load_pixelcam(pixelcam)
-    return {
+    localizers: dict[ModelName, Localizer] = {
         ModelName.TEACHER: TeacherLocalizer(teacher_model.to(device), params.cam),
         ModelName.PIXELCAM: PixelCAMLocalizer(pixelcam_model.to(device)),
     }
+    return localizers, info.encoder.input_size
 
 
 def scored_images(
-    domain: PreparedDomain, manifest: Manifest, params: Params, *, selectable_only: bool = False
+    domain: PreparedDomain, manifest: Manifest, params: Params, *, input_size: int, selectable_only: bool = False
 ) -> ScoredSet:
     """Return images of a domain at the models' input size, with masks at the size they are scored at."""
     return ScoredSet(
         manifest,
-        input_size=params.model.input_size,
+        input_size=input_size,
         mask_size=params.evaluate_ood.map_size,
         batch_size=params.evaluate_ood.batch_size,
         background_class_idx=domain.background_class_idx,

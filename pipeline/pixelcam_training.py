@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from pipeline.config import Initialization, LossResolution, Params, PixelCAMParams
+from pipeline.devices import make_fabric
 from pipeline.domains import PreparedDomain
 from pipeline.encoder import build_encoder
 from pipeline.errors import PixelCAMError
@@ -19,7 +20,7 @@ from pipeline.resizing import resize_labels, resize_map
 from pipeline.scored_set import validation_images
 from pipeline.store import PseudoLabelStore
 from pipeline.teacher import build_teacher, load_teacher
-from pipeline.training import StepLosses, fit, make_fabric
+from pipeline.training import StepLosses, fit
 from pipeline.training_set import TrainingBatch, TrainingSet
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from pipeline.config import Params
+from pipeline.devices import make_fabric
 from pipeline.domains import PreparedDomain
 from pipeline.errors import PixelCAMError
 from pipeline.evaluation import ModelName
@@ -30,7 +31,6 @@ from pipeline.reporting import (
 )
 from pipeline.score_tables import choose_images, read_per_image_table
 from pipeline.store import PseudoLabelStore
-from pipeline.training import make_fabric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +61,16 @@ def gather_report(domains: list[PreparedDomain], sources: ReportSources, params:
     scores = _read_json(sources.scores)
     per_image = read_per_image_table(sources.per_image)
     device = make_fabric().device
-    localizers = load_localizers(teacher=sources.teacher, pixelcam=sources.pixelcam, params=params, device=device)
+    localizers, input_size = load_localizers(
+        teacher=sources.teacher, pixelcam=sources.pixelcam, params=params, device=device
+    )
     return ReportContent(
         domains=[
             DomainReport(
                 name=domain.name,
                 in_domain=domain.name == params.source,
                 scores=scores[domain.name],
-                gallery=list(_gallery(domain, localizers, per_image, params, device)),
+                gallery=list(_gallery(domain, localizers, per_image, params, input_size, device)),
             )
             for domain in domains
         ],
@@ -88,6 +90,7 @@ def _gallery(
     localizers: Mapping[ModelName, Localizer],
     per_image: pd.DataFrame,
     params: Params,
+    input_size: int,
     device: torch.device,
 ) -> Iterator[GalleryImage]:
     """Yield the chosen test images of a domain with what both models make of them."""
@@ -95,7 +98,7 @@ def _gallery(
     rows = {row.image: row for row in domain.manifest.of_split(Split.TEST).rows}
     shown = Manifest(tuple(rows[choice.image] for choice in chosen), domain.manifest.root)
     of_domain = per_image[per_image["domain"] == domain.name]
-    for batch in scored_images(domain, shown, params):
+    for batch in scored_images(domain, shown, params, input_size=input_size):
         maps = {
             name: localizer(batch.images.to(device), batch.class_idx.to(device)).maps.cpu().numpy()
             for name, localizer in localizers.items()

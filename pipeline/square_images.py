@@ -50,9 +50,14 @@ class SquareImages:
         path = self.manifest.root / row.image
         image = read_image(path)
         check_unchanged(path, row.image_sha256)
-        if image.shape[:2] == (self.size, self.size):
-            return image
-        return np.asarray(Image.fromarray(image).resize((self.size, self.size), Image.Resampling.BILINEAR))
+        return squash(image, self.size)
+
+
+def squash(image: UInt8Array, size: int) -> UInt8Array:
+    """Resize an image, uint8 (H, W, 3), to a square (size, size, 3), bilinearly and without aliasing."""
+    if image.shape[:2] == (size, size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
 
 
 def check_unchanged(path: Path, sha256: str) -> None:

@@ -7,13 +7,14 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from pipeline.config import Params
+from pipeline.devices import make_fabric
 from pipeline.domains import PreparedDomain
 from pipeline.encoder import build_encoder
 from pipeline.manifest import Split
 from pipeline.model_files import ModelInfo, save_model
 from pipeline.scored_set import validation_images
 from pipeline.teacher import build_teacher
-from pipeline.training import StepLosses, fit, make_fabric
+from pipeline.training import StepLosses, fit
 from pipeline.training_set import TrainingBatch, TrainingSet
 
 

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, O
 
 from pipeline.config import OptimizerName, Schedule, Selection, TrainingParams
 from pipeline.console import progress_bar
+from pipeline.devices import describe_device
 from pipeline.errors import PixelCAMError
 from pipeline.localization import EvaluationBatch
 from pipeline.seeding import make_generator
@@ -61,15 +62,6 @@ class TrainingResult:
     selected_epoch: int
     history: pd.DataFrame
     device: str
-
-
-def make_fabric() -> Fabric:
-    """Choose device and precision: an accelerator where there is one, with bfloat16 autocast where it has that."""
-    use_bfloat16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    if torch.cuda.is_available():
-        torch.use_deterministic_algorithms(mode=True, warn_only=True)
-        torch.backends.cudnn.benchmark = False
-    return Fabric(accelerator="auto", devices=1, precision="bf16-mixed" if use_bfloat16 else "32-true")
 
 
 def fit(
@@ -231,10 +223,3 @@ def _check_finite(row: dict[str, float], *, label: str, epoch: int) -> None:
             raise PixelCAMError(
                 f"{label}: {name} became {value} in epoch {epoch}; lower learning_rate and head_learning_rate"
             )
-
-
-def describe_device(fabric: Fabric) -> str:
-    """Return device and precision in words."""
-    device = fabric.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return f"{name}, {fabric.strategy.precision.precision}"

@@ -187,9 +187,9 @@ class TestChooseImages:
 
     def test_a_third_are_images_without_region_of_interest(self) -> None:
         images: dict[str, tuple[float, float]] = {f"roi_{index}": (index / 10, 0.1) for index in range(8)}
-        images |= {f"none_{index}": (NAN, index / 10) for index in range(8)}
+        images |= {f"none_{index}": (NAN, 1 - index / 10) for index in range(8)}
         chosen = self.choose(images, count=6)
-        assert [name for name, _ in chosen] == ["roi_7", "roi_4", "roi_2", "roi_0", "none_0", "none_7"]
+        assert [name for name, _ in chosen] == ["roi_7", "roi_4", "roi_2", "roi_0", "none_7", "none_0"]
         assert [reason for _, reason in chosen[-2:]] == [
             "no region of interest, best of 8",
             "no region of interest, worst of 8",

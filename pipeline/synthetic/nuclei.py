@@ -91,9 +91,7 @@ def stamp(frame: Frame, cells: Cells) -> Stamped:
     return Stamped(cover.reshape(shape), strength.reshape(shape))
 
 
-def _stamp_chunk(
-    frame: Frame, cells: Cells, chunk: slice, reach: int, cover: FloatMap, strength: FloatMap
-) -> None:
+def _stamp_chunk(frame: Frame, cells: Cells, chunk: slice, reach: int, cover: FloatMap, strength: FloatMap) -> None:
     """Write some cells into the flat maps `cover` and `strength`, in place."""
     centre = cells.points[chunk] * np.float32(frame.scale) - np.float32(0.5)
     corner = np.rint(centre).astype(np.intp)

@@ -1,0 +1,99 @@
+"""The command `pixelcam`: for people, beside the stages that DVC runs."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.console import reporting_errors
+from pipeline.errors import PixelCAMError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+@reporting_errors
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Image files, any format that Pillow reads.")],
+    model: Annotated[Path, typer.Option(help="A PixelCAM model's folder.")] = Path("models/pixelcam"),
+    output: Annotated[Path, typer.Option(help="Folder for the maps.")] = Path("predictions"),
+) -> None:
+    """Say what each image shows and where: class probabilities, the map as a PNG overlay and as a NumPy array."""
+    from pipeline.predicting import predict as run  # noqa: PLC0415 - torch takes seconds to load
+
+    for prediction in run(images, model=model, output=output):
+        classes = ", ".join(f"{name} {probability:.3f}" for name, probability in prediction.probabilities.items())
+        typer.echo(f"{prediction.image}: {classes}; {prediction.overlay}, {prediction.map}")
+
+
+@app.command()
+@reporting_errors
+def labels(
+    store: Annotated[Path, typer.Argument(help="A pseudo-label store.")] = Path("data/pseudo_labels.zarr"),
+    sheet: Annotated[Path | None, typer.Option(help="PNG file for a contact sheet.")] = None,
+    images: Annotated[Path | None, typer.Option(help="The folder that the image names start from.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Images on the sheet.")] = 8,
+) -> None:
+    """Say what a pseudo-label store holds and where it came from, check it, and draw a contact sheet."""
+    from pipeline.label_sheet import describe_store, write_label_sheet  # noqa: PLC0415
+    from pipeline.store import PseudoLabelStore  # noqa: PLC0415
+
+    opened = PseudoLabelStore(store)
+    table = Table(show_header=False, box=None)
+    for name, value in describe_store(opened):
+        table.add_row(name, value)
+    Console().print(table)
+    opened.verify()
+    typer.echo("every label agrees with its count")
+    if sheet is not None:
+        write_label_sheet(opened, sheet, count=count, images=images)
+        typer.echo(f"contact sheet: {sheet}")
+
+
+@app.command()
+@reporting_errors
+def doctor(params: Annotated[Path, typer.Option(help="The params file.")] = Path("params.yaml")) -> None:
+    """Say whether this machine is ready, and what to do where it is not."""
+    from pipeline.doctor import examine  # noqa: PLC0415
+
+    findings = list(examine(params))
+    for finding in findings:
+        typer.echo(f"{'ok  ' if not finding.remedy else 'MEND'}  {finding.subject}: {finding.state}")
+        if finding.remedy:
+            typer.echo(f"      {finding.remedy}")
+    if any(finding.remedy for finding in findings):
+        raise PixelCAMError("this machine is not ready; the lines marked MEND say what to do")
+
+
+@app.command()
+@reporting_errors
+def results(
+    scores: Annotated[Path, typer.Option(help="The scores of evaluate_ood.")] = Path("metrics/evaluation.json"),
+    report: Annotated[Path, typer.Option(help="The report.")] = Path("reports/index.html"),
+) -> None:
+    """Print the scores of the last run and where everything is."""
+    try:
+        domains = json.loads(scores.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PixelCAMError(f"{scores}: cannot be read ({error}); run 'make repro' or 'dvc repro'") from error
+    table = Table("domain", "model", "PxAP", "Dice", "accuracy")
+    for domain, models in domains.items():
+        for model, values in models.items():
+            cells = ("-" if values[key] is None else f"{values[key]:.3f}" for key in ("pxap", "dice", "accuracy"))
+            table.add_row(domain, model, *cells)
+    Console().print(table)
+    typer.echo(f"report:        {report.resolve().as_uri()}")
+    typer.echo("pseudo-labels: data/pseudo_labels.zarr (pixelcam labels)")
+    typer.echo("models:        models/teacher, models/pixelcam (pixelcam predict IMAGE)")
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

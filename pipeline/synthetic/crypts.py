@@ -1,0 +1,178 @@
+"""Benign colon glands: round or oval crypts with one layer of basal nuclei, goblet cells and a central lumen."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.synthetic.frame import FIELD_WIDTH, FloatMap, Frame, Points, ramp
+from pipeline.synthetic.glands import Glands, measure_glands
+
+_HARMONICS = np.arange(2, 6)
+
+
+@dataclass(frozen=True)
+class Crypt:
+    """A crypt's outline in polar coordinates around its centre; lengths in micrometres."""
+
+    y: float
+    x: float
+    radius: float
+    aspect: float
+    angle: float
+    amplitudes: FloatMap  # (4), share of the radius
+    phases: FloatMap  # (4)
+    lumen: float  # lumen's share of the radius
+
+    def outline(self, theta: FloatMap) -> FloatMap:
+        """Return the distance of the outline from the centre in directions `theta`, radians."""
+        turned = theta - np.float32(self.angle)
+        root = np.sqrt(self.aspect)
+        ellipse = self.radius / np.sqrt((np.cos(turned) / root) ** 2 + (np.sin(turned) * root) ** 2)
+        wave = np.zeros_like(turned)
+        for harmonic, amplitude, phase in zip(_HARMONICS, self.amplitudes, self.phases, strict=True):
+            wave += amplitude * np.cos(harmonic * turned + phase)
+        return (ellipse * (1.0 + wave)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class CryptStyle:
+    """What the crypts of one slide share."""
+
+    radius: float
+    aspect: float
+    angle: float  # along which elongated crypts lie
+    irregularity: float
+    gap: float  # stroma between neighbours at least
+    lumen: float
+
+
+def draw_crypt_style(rng: np.random.Generator, *, share: float) -> CryptStyle:
+    """Draw how a slide's crypts look; a larger share of glands takes narrower gaps."""
+    cut_lengthwise = rng.random() < 0.25
+    return CryptStyle(
+        radius=rng.uniform(27.0, 46.0),
+        aspect=rng.uniform(1.6, 2.3) if cut_lengthwise else rng.uniform(1.0, 1.35),
+        angle=rng.uniform(0.0, np.pi),
+        irregularity=rng.uniform(0.008, 0.028),
+        gap=float(np.interp(share, [0.3, 0.6], [14.0, 5.0])),
+        lumen=rng.uniform(0.10, 0.36),
+    )
+
+
+def place_crypts(rng: np.random.Generator, style: CryptStyle, *, share: float) -> list[Crypt]:
+    """Return crypts that do not touch and cover about `share` of the field, as far as the style lets them."""
+    crypts: list[Crypt] = []
+    theta = np.linspace(0.0, 2.0 * np.pi, 33, dtype=np.float32)[:-1]
+    axis = np.linspace(2.0, FIELD_WIDTH - 2.0, 64, dtype=np.float32)
+    covered = np.zeros((64, 64), dtype=bool)
+    for attempt in range(700):
+        shrink = 1.0 - 0.4 * attempt / 700
+        candidate = _draw_crypt(rng, style, shrink=shrink)
+        if not _fits(candidate, crypts, style.gap, theta):
+            continue
+        grown = covered | _covers(candidate, axis)
+        if grown.mean() > share + 0.04:
+            continue
+        crypts.append(candidate)
+        covered = grown
+        if covered.mean() > share - 0.01:
+            break
+    return crypts
+
+
+def _draw_crypt(rng: np.random.Generator, style: CryptStyle, *, shrink: float) -> Crypt:
+    margin = 0.6 * style.radius
+    return Crypt(
+        y=rng.uniform(-margin, FIELD_WIDTH + margin),
+        x=rng.uniform(-margin, FIELD_WIDTH + margin),
+        radius=style.radius * shrink * float(np.exp(rng.normal(0.0, 0.10))),
+        aspect=style.aspect * float(np.exp(rng.normal(0.0, 0.08))),
+        angle=style.angle + rng.normal(0.0, 0.25),
+        amplitudes=rng.normal(0.0, style.irregularity, 4).astype(np.float32),
+        phases=rng.uniform(0.0, 2.0 * np.pi, 4).astype(np.float32),
+        lumen=style.lumen * rng.uniform(0.6, 1.3),
+    )
+
+
+def _fits(candidate: Crypt, others: list[Crypt], gap: float, theta: FloatMap) -> bool:
+    """Check that the candidate's outline, widened by `gap`, stays out of all others."""
+    reach = candidate.outline(theta) + gap
+    y, x = candidate.y + reach * np.sin(theta), candidate.x + reach * np.cos(theta)
+    for other in others:
+        dy, dx = y - other.y, x - other.x
+        if (np.hypot(dy, dx) < other.outline(np.arctan2(dy, dx))).any():
+            return False
+        if np.hypot(candidate.y - other.y, candidate.x - other.x) < other.radius:
+            return False
+    return True
+
+
+def _covers(crypt: Crypt, axis: FloatMap) -> np.ndarray:
+    dy, dx = axis[:, None] - crypt.y, axis[None, :] - crypt.x
+    return np.asarray(np.hypot(dy, dx) < crypt.outline(np.arctan2(dy, dx)))
+
+
+def crypt_glands(rng: np.random.Generator, frame: Frame, crypts: list[Crypt]) -> Glands:
+    """Return the maps of the crypts; lumens are star-shaped, with the waves of mucus and microvilli at their rim."""
+    inside = np.zeros((frame.size, frame.size), dtype=bool)
+    lumen = frame.blank()
+    for crypt in crypts:
+        reach = crypt.radius * np.sqrt(crypt.aspect) * 1.25
+        rows, columns = _window(frame, crypt.y, reach), _window(frame, crypt.x, reach)
+        axis = frame.axis()
+        dy, dx = (axis[rows] - crypt.y)[:, None], (axis[columns] - crypt.x)[None, :]
+        theta = np.arctan2(dy, dx).astype(np.float32)
+        outline = crypt.outline(theta)
+        distance = np.hypot(dy, dx).astype(np.float32)
+        inside[rows, columns] |= distance < outline
+        teeth, phase = rng.integers(5, 11), rng.uniform(0.0, 2.0 * np.pi)
+        rim = outline * np.float32(crypt.lumen) * (1.0 + 0.16 * np.sin(teeth * theta + phase))
+        lumen[rows, columns] = np.maximum(lumen[rows, columns], ramp(distance - rim, low=1.2, high=-1.2))
+    return measure_glands(frame, inside, lumen * inside)
+
+
+def _window(frame: Frame, centre: float, reach: float) -> slice:
+    low, high = (centre - reach) * frame.scale, (centre + reach) * frame.scale
+    return slice(int(np.clip(low, 0, frame.size)), int(np.clip(high + 1, 0, frame.size)))
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Places along the crypts' outlines, one per columnar cell: float32 (N, 2) and (N)."""
+
+    base: Points
+    inward: Points  # unit vectors
+    height: FloatMap  # distance from the outline to the lumen, micrometres
+
+    def at(self, depth: FloatMap) -> Points:
+        """Return the points `depth` (N) micrometres inside the outline."""
+        return (self.base + self.inward * depth[:, None]).astype(np.float32)
+
+    def angle(self) -> FloatMap:
+        """Return the direction of the cells' long axis, radians."""
+        return np.arctan2(self.inward[:, 0], self.inward[:, 1])
+
+
+def columns_along(rng: np.random.Generator, crypts: list[Crypt], *, spacing: float) -> Columns:
+    """Return places `spacing` micrometres apart along every crypt's outline, a little jittered."""
+    parts = [_columns_of(rng, crypt, spacing) for crypt in crypts]
+    base, inward, height = (np.concatenate([part[i] for part in parts]).astype(np.float32) for i in range(3))
+    return Columns(base, inward, height)
+
+
+def _columns_of(rng: np.random.Generator, crypt: Crypt, spacing: float) -> tuple[Points, Points, FloatMap]:
+    theta = np.linspace(0.0, 2.0 * np.pi, 241, dtype=np.float32)
+    radius = crypt.outline(theta)
+    y, x = crypt.y + radius * np.sin(theta), crypt.x + radius * np.cos(theta)
+    steps = np.hypot(np.diff(y), np.diff(x))
+    length = np.concatenate([[0.0], np.cumsum(steps)])
+    count = max(6, int(length[-1] / spacing))
+    places = (np.arange(count) + rng.uniform(-0.22, 0.22, count)) * length[-1] / count % length[-1]
+    base = np.stack([np.interp(places, length, y), np.interp(places, length, x)], axis=1)
+    tangent = np.stack([np.interp(places, length, np.gradient(y)), np.interp(places, length, np.gradient(x))], axis=1)
+    inward = np.stack([tangent[:, 1], -tangent[:, 0]], axis=1)  # theta grows from x to y: the left normal points in
+    centre = np.array([crypt.y, crypt.x])
+    inward *= np.sign(np.sum(inward * (centre - base), axis=1, keepdims=True))
+    inward /= np.linalg.norm(inward, axis=1, keepdims=True)
+    height = np.interp(places, length, radius) * (1.0 - crypt.lumen)
+    return base, inward, height

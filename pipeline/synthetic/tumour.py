@@ -1,0 +1,168 @@
+"""Malignant glands and nests: irregular, back-to-back, fused or budding, with cribriform or slit-like dirty lumens."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from pipeline.synthetic.frame import FIELD_WIDTH, BoolMap, FloatMap, Frame, ramp
+from pipeline.synthetic.glands import Glands, distance_within, measure_glands
+from pipeline.synthetic.placement import scatter, thin
+from pipeline.synthetic.texture import smooth_noise
+
+
+@dataclass(frozen=True)
+class TumourStyle:
+    """How one tumour grows; lengths in micrometres."""
+
+    share: float  # of the image that the tumour takes
+    spacing: float  # between the centres of neighbouring glands
+    elongation: float
+    fusion: float  # share of neighbours that are one
+    septum: float  # half the stroma between neighbours
+    roughness: float  # how far the outline wanders
+    clustering: float  # 0 spread evenly, 1 in one place
+    slits: float  # share of the glands with a central lumen
+    holes: float  # probability of a cribriform lumen where there is room
+    cell_height: float
+    buds: float  # detached groups of cells, expected number
+
+
+def draw_gland_tumour(rng: np.random.Generator, *, share: float) -> TumourStyle:
+    """Draw a gland-forming adenocarcinoma of the colon."""
+    cribriform = rng.random() < 0.4
+    return TumourStyle(
+        share=share,
+        spacing=rng.uniform(70.0, 105.0) if cribriform else rng.uniform(46.0, 80.0),
+        elongation=rng.uniform(1.0, 1.9),
+        fusion=rng.uniform(0.25, 0.5) if cribriform else rng.uniform(0.05, 0.35),
+        septum=rng.uniform(2.0, 4.5),
+        roughness=rng.uniform(1.6, 3.2),
+        clustering=rng.uniform(0.2, 1.0),
+        slits=rng.uniform(0.2, 0.5) if cribriform else rng.uniform(0.6, 1.0),
+        holes=rng.uniform(0.6, 1.0) if cribriform else rng.uniform(0.0, 0.25),
+        cell_height=rng.uniform(11.0, 17.0),
+        buds=rng.uniform(1.0, 6.0),
+    )
+
+
+def draw_metastasis(rng: np.random.Generator, *, share: float) -> TumourStyle:
+    """Draw the nests of a metastasis in a lymph node; some form glands."""
+    gland_forming = rng.random() < 0.4
+    return TumourStyle(
+        share=share,
+        spacing=rng.uniform(42.0, 95.0),
+        elongation=rng.uniform(1.0, 1.7),
+        fusion=rng.uniform(0.1, 0.6),
+        septum=rng.uniform(2.5, 6.0),
+        roughness=rng.uniform(2.0, 3.6),
+        clustering=rng.uniform(0.4, 1.0),
+        slits=rng.uniform(0.4, 0.9) if gland_forming else 0.05,
+        holes=rng.uniform(0.2, 0.8) if gland_forming else 0.03,
+        cell_height=rng.uniform(11.0, 16.0),
+        buds=rng.uniform(2.0, 9.0),
+    )
+
+
+def grow_tumour(rng: np.random.Generator, frame: Frame, style: TumourStyle) -> Glands:
+    """Return the maps of a tumour: a warped honeycomb of glands, some fused, some left out, with buds and lumens."""
+    field, slit_gland = _honeycomb(rng, frame, style)
+    field += style.roughness * (0.8 * smooth_noise(rng, frame, 22.0) + 0.5 * smooth_noise(rng, frame, 9.0))
+    inside = field > style.septum
+    inside |= _buds(rng, frame, style, inside)
+    inside = _without_specks(frame, inside)
+    depth = distance_within(frame, inside)
+    lumen = _lumens(rng, frame, style, depth, slit_gland)
+    return measure_glands(frame, inside, lumen)
+
+
+def _honeycomb(rng: np.random.Generator, frame: Frame, style: TumourStyle) -> tuple[FloatMap, BoolMap]:
+    """Return the signed distance to the nearest border of a chosen cell, and where cells have a central lumen."""
+    y, x = frame.grid()
+    theta = rng.uniform(0.0, np.pi)
+    warp = 0.16 * style.spacing
+    y = y + warp * smooth_noise(rng, frame, 0.9 * style.spacing)
+    x = x + warp * smooth_noise(rng, frame, 0.9 * style.spacing)
+    root = np.sqrt(style.elongation)
+    across = (y * np.cos(theta) - x * np.sin(theta)) * root
+    along = (y * np.sin(theta) + x * np.cos(theta)) / root
+    reach = FIELD_WIDTH * 1.6 * root
+    candidates = rng.uniform(-reach, reach, (int(7 * (2 * reach / style.spacing) ** 2), 2))
+    centres = thin(rng, candidates.astype(np.float32), 0.8 * style.spacing)
+    places = np.stack([across.ravel(), along.ravel()], axis=1)
+    distance, cell = cKDTree(centres).query(places, k=2)
+    shape = (frame.size, frame.size)
+    nearest, second = (cell[:, i].reshape(shape) for i in range(2))
+    chosen = _choose_cells(rng, nearest, style)
+    margin = ((distance[:, 1] - distance[:, 0]) / 2.0).reshape(shape).astype(np.float32)
+    # A pair of cells is fused or not whatever the order of the two.
+    mixed = (np.minimum(nearest, second) * 7919 + np.maximum(nearest, second) * 104729) % 1000
+    fused = (mixed < 1000 * style.fusion) & chosen[nearest] & chosen[second]
+    signed = np.where(chosen[nearest], margin, -margin)
+    field = np.where(fused, np.maximum(signed, 6.0), signed)
+    smooth = ndimage.gaussian_filter(field, 2.0 * frame.scale, truncate=2.5)
+    has_slit = rng.random(len(centres)) < style.slits
+    return smooth.astype(np.float32), has_slit[nearest]
+
+
+def _choose_cells(rng: np.random.Generator, nearest: np.ndarray, style: TumourStyle) -> BoolMap:
+    """Return which cells are tumour: from a random focus outwards until the wanted share is reached."""
+    areas = np.bincount(nearest.ravel()) / nearest.size
+    count = int(nearest.max()) + 1
+    seen = np.flatnonzero(areas)
+    focus = rng.choice(seen)
+    rows, columns = np.divmod(np.arange(nearest.size), nearest.shape[1])
+    total = np.maximum(np.bincount(nearest.ravel(), minlength=count), 1)
+    centre_y = np.bincount(nearest.ravel(), weights=rows, minlength=count) / total / nearest.shape[0]
+    centre_x = np.bincount(nearest.ravel(), weights=columns, minlength=count) / total / nearest.shape[1]
+    remoteness = np.hypot(centre_y - centre_y[focus], centre_x - centre_x[focus])
+    score = style.clustering * remoteness + (1.0 - style.clustering) * rng.random(count)
+    order = seen[np.argsort(score[seen], kind="stable")]
+    # Septa take their part of the cells: about the perimeter times their half-width.
+    filled = max(0.45, 1.0 - 3.2 * style.septum / style.spacing)
+    number = int(np.searchsorted(np.cumsum(areas[order]) * filled, style.share)) + 1
+    chosen = np.zeros(max(count, int(nearest.max()) + 1), dtype=bool)
+    chosen[order[:number]] = True
+    return chosen
+
+
+def _buds(rng: np.random.Generator, frame: Frame, style: TumourStyle, inside: BoolMap) -> BoolMap:
+    """Return small groups of cells that lie apart in the stroma."""
+    room = ~inside
+    if not room.any():
+        return np.zeros_like(inside)
+    places = scatter(rng, frame, room.astype(np.float32), spacing=18.0)[: rng.poisson(style.buds)]
+    y, x = frame.grid()
+    wobble = 2.0 * smooth_noise(rng, frame, 9.0)
+    buds = np.zeros_like(inside)
+    for place in places:
+        aspect = rng.uniform(0.6, 1.6)
+        distance = np.hypot((y - place[0]) * aspect, (x - place[1]) / aspect)
+        buds |= distance + wobble < rng.uniform(5.0, 9.0)
+    return buds
+
+
+def _without_specks(frame: Frame, inside: BoolMap) -> BoolMap:
+    """Drop parts too small to hold a cell."""
+    labels, count = ndimage.label(inside)
+    areas = np.bincount(np.asarray(labels).ravel(), minlength=count + 1) / frame.scale**2
+    large = areas >= 40.0
+    large[0] = False
+    return np.asarray(large[labels])
+
+
+def _lumens(
+    rng: np.random.Generator, frame: Frame, style: TumourStyle, depth: FloatMap, slit_gland: BoolMap
+) -> FloatMap:
+    """Return slit-like lumens deep inside glands and round, punched-out ones wherever there is room."""
+    ragged = 1.3 * smooth_noise(rng, frame, 7.0)
+    height = style.cell_height * (1.0 + 0.22 * smooth_noise(rng, frame, 40.0))
+    lumen = ramp(depth - height + ragged, low=-1.0, high=1.0) * slit_gland
+    room = ((depth > 7.5) & (lumen < 0.1)).astype(np.float32) * np.float32(style.holes)
+    y, x = frame.grid()
+    for place in scatter(rng, frame, room, spacing=rng.uniform(15.0, 21.0)):
+        radius = min(rng.uniform(2.5, 7.0), float(frame.sample(depth, place[None])[0]) - 3.5)
+        distance = np.hypot(y - place[0], x - place[1]) + ragged
+        lumen = np.maximum(lumen, ramp(distance - np.float32(radius), low=1.0, high=-1.0))
+    return (lumen * (depth > 2.0)).astype(np.float32)
