@@ -1,16 +1,30 @@
-# Two commands: `make repro` runs the pipeline, `make test` the checks. Both install what they need into .venv first.
+# Two commands: `make repro` runs the pipeline, `make test` checks the project. Each installs what it needs into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: repro test install clean-venv
+.PHONY: repro test install
 
-repro: .venv/installed-run
-	@test -d .git || { echo "error: not a git repository; DVC needs one: git clone the project instead of copying it"; exit 1; }
+repro: .venv/.installed
+	@git rev-parse --verify --quiet HEAD >/dev/null || { echo "error: DVC needs a git repository with a commit: clone the project with git"; exit 1; }
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
-	@$(BIN)/python -m pipeline.cli results
+	@$(BIN)/pixelcam results
 
-test: .venv/installed-dev
+test: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+
+install: .venv/.installed
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is older than Python 3.11; name a newer one: make repro PYTHON=python3.11"; exit 1; }
+	@echo "installing into .venv (a few minutes, once)"
+	$(PYTHON) -m venv .venv
+	$(PIP) --editable .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed
+	$(PIP) --editable '.[dev]'
+	@touch $@

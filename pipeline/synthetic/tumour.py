@@ -94,7 +94,7 @@ def _honeycomb(rng: np.random.Generator, frame: Frame, style: TumourStyle) -> tu
     distance, cell = cKDTree(centres).query(places, k=2)
     shape = (frame.size, frame.size)
     nearest, second = (cell[:, i].reshape(shape) for i in range(2))
-    chosen = _choose_cells(rng, nearest, style)
+    chosen = _choose_cells(rng, nearest, len(centres), style)
     margin = ((distance[:, 1] - distance[:, 0]) / 2.0).reshape(shape).astype(np.float32)
     # A pair of cells is fused or not whatever the order of the two.
     mixed = (np.minimum(nearest, second) * 7919 + np.maximum(nearest, second) * 104729) % 1000
@@ -106,10 +106,9 @@ def _honeycomb(rng: np.random.Generator, frame: Frame, style: TumourStyle) -> tu
     return smooth.astype(np.float32), has_slit[nearest]
 
 
-def _choose_cells(rng: np.random.Generator, nearest: np.ndarray, style: TumourStyle) -> BoolMap:
+def _choose_cells(rng: np.random.Generator, nearest: np.ndarray, count: int, style: TumourStyle) -> BoolMap:
     """Return which cells are tumour: from a random focus outwards until the wanted share is reached."""
-    areas = np.bincount(nearest.ravel()) / nearest.size
-    count = int(nearest.max()) + 1
+    areas = np.bincount(nearest.ravel(), minlength=count) / nearest.size
     seen = np.flatnonzero(areas)
     focus = rng.choice(seen)
     rows, columns = np.divmod(np.arange(nearest.size), nearest.shape[1])
@@ -122,7 +121,7 @@ def _choose_cells(rng: np.random.Generator, nearest: np.ndarray, style: TumourSt
     # Septa take their part of the cells: about the perimeter times their half-width.
     filled = max(0.45, 1.0 - 3.2 * style.septum / style.spacing)
     number = int(np.searchsorted(np.cumsum(areas[order]) * filled, style.share)) + 1
-    chosen = np.zeros(max(count, int(nearest.max()) + 1), dtype=bool)
+    chosen = np.zeros(count, dtype=bool)
     chosen[order[:number]] = True
     return chosen
 

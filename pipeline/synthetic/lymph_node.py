@@ -1,0 +1,135 @@
+"""H&E lymph node: packed lymphocytes, follicles, sinuses and trabeculae; nests of a carcinoma where it is metastatic.
+
+Pale areas take the same share of the image in either class: follicles and sinuses in a normal node, mostly tumour in a
+metastatic one. So neither colours nor amounts tell that there is a tumour.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.synthetic.epithelium import add_debris, add_tumour_cells, draw_atypia, draw_cytoplasm, lay_cytoplasm
+from pipeline.synthetic.frame import FIELD_WIDTH, BoolMap, FloatMap, Frame, ramp
+from pipeline.synthetic.glands import Glands
+from pipeline.synthetic.nuclei import Nucleus, add_nuclei, draw_cells, stamp
+from pipeline.synthetic.placement import pack, scatter
+from pipeline.synthetic.stains import StainMaps
+from pipeline.synthetic.stroma import FIBROBLAST, add_round_cells
+from pipeline.synthetic.texture import fibres, smooth_noise
+from pipeline.synthetic.tumour import draw_metastasis, grow_tumour
+
+_PALE = (0.25, 0.55)  # share of the image that is not packed lymphocytes, in either class
+_TUMOUR = (0.65, 1.0)  # share of the pale area that is tumour, where there is one
+
+_CENTROBLAST = Nucleus(
+    major=3.5, minor=3.0, size_spread=0.16, strength=0.85, strength_spread=0.16, pallor=0.55, lobing=0.09, nucleolus=0.25
+)
+_HISTIOCYTE = Nucleus(
+    major=3.9, minor=2.5, size_spread=0.16, strength=0.7, strength_spread=0.16, pallor=0.55, lobing=0.10, nucleolus=0.2
+)
+
+
+@dataclass(frozen=True)
+class _Compartments:
+    """Soft maps (H, W) in [0, 1] of the node's compartments; lymphocytes pack the rest."""
+
+    centre: FloatMap  # germinal centres
+    mantle: FloatMap  # the denser rim around them
+    sinus: FloatMap
+    collagen: FloatMap  # trabeculae and capsule
+
+    def packed(self) -> FloatMap:
+        """Return where lymphocytes are packed."""
+        return ((1.0 - self.centre) * (1.0 - self.sinus) * (1.0 - self.collagen)).astype(np.float32)
+
+
+def paint_lymph_node(rng: np.random.Generator, frame: Frame, *, metastatic: bool) -> tuple[StainMaps, BoolMap]:
+    """Return the stains of a lymph node image and the mask of its tumour nests (H, W), empty in a normal node."""
+    pale = rng.uniform(*_PALE)
+    part = rng.uniform(*_TUMOUR) if metastatic else 0.0
+    glands = grow_tumour(rng, frame, draw_metastasis(rng, share=pale * part)) if metastatic else None
+    body, density = draw_cytoplasm(rng), rng.uniform(0.8, 0.98)
+    compartments = _draw_compartments(rng, frame, pale * (1.0 - part), glands)
+    stains = _lay_node(rng, frame, compartments)
+    outside = frame.blank(1.0) if glands is None else ramp(glands.clearance, low=0.5, high=2.5)
+    stains = _add_residents(rng, frame, stains, compartments, outside)
+    spacing = rng.uniform(5.3, 6.1)
+    presence = compartments.packed() * outside * (density + 0.1 * compartments.mantle)
+    lymphocytes = pack(rng, frame, presence.astype(np.float32), spacing=spacing, jitter=rng.uniform(0.11, 0.17))
+    if glands is None:
+        stains = add_round_cells(rng, frame, stains, lymphocytes, plasma=rng.uniform(0.0, 0.2))
+        return stains, np.zeros((frame.size, frame.size), dtype=bool)
+    stains = add_round_cells(rng, frame, stains, lymphocytes, plasma=rng.uniform(0.0, 0.2))
+    stains = lay_cytoplasm(rng, frame, stains, glands, body)
+    stains = add_debris(rng, frame, stains, glands, body, dirty=rng.uniform(0.2, 0.8))
+    stains = add_tumour_cells(rng, frame, stains, glands, draw_atypia(rng))
+    return stains, glands.inside
+
+
+def _draw_compartments(rng: np.random.Generator, frame: Frame, share: float, glands: Glands | None) -> _Compartments:
+    """Divide `share` of the image among follicles, sinuses and collagen, away from tumour."""
+    parts = rng.dirichlet([1.6, 1.6, 0.8]) * share
+    clear = frame.blank(1.0) if glands is None else ramp(glands.clearance, low=1.0, high=4.0)
+    centre, mantle = _follicles(rng, frame, float(parts[0]))
+    sinus = _band(rng, frame, float(parts[1]), wavelength=rng.uniform(55.0, 90.0)) * (1.0 - centre)
+    collagen = _band(rng, frame, float(parts[2]), wavelength=rng.uniform(90.0, 150.0)) * (1.0 - centre)
+    return _Compartments(centre * clear, mantle * clear, (sinus * clear * (1.0 - collagen)), collagen * clear)
+
+
+def _follicles(rng: np.random.Generator, frame: Frame, share: float) -> tuple[FloatMap, FloatMap]:
+    """Return germinal centres that take about `share` of the image, and the mantles around them."""
+    y, x = frame.grid()
+    centre, mantle = frame.blank(), frame.blank()
+    wobble = 4.0 * smooth_noise(rng, frame, 35.0) + 1.5 * smooth_noise(rng, frame, 12.0)
+    for _ in range(5):
+        missing = share - float(centre.mean())
+        if missing < 0.02:
+            break
+        radius = min(rng.uniform(28.0, 62.0), float(np.sqrt(missing / np.pi)) * FIELD_WIDTH * 1.1)
+        aspect = rng.uniform(0.8, 1.25)
+        place = rng.uniform(0.0, FIELD_WIDTH, 2)
+        distance = np.hypot((y - place[0]) * aspect, (x - place[1]) / aspect) + wobble - np.float32(radius)
+        centre = np.maximum(centre, ramp(distance, low=3.0, high=-3.0))
+        mantle = np.maximum(mantle, ramp(np.abs(distance - 9.0), low=9.0, high=5.0))
+    return centre, mantle * (1.0 - centre)
+
+
+def _band(rng: np.random.Generator, frame: Frame, share: float, *, wavelength: float) -> FloatMap:
+    """Return winding bands that take about `share` of the image: where a noise is near zero."""
+    noise = np.abs(smooth_noise(rng, frame, wavelength) + 0.12 * smooth_noise(rng, frame, 14.0))
+    width = float(np.quantile(noise, np.clip(share, 0.0, 1.0)))
+    return ramp(noise, low=width + 0.03, high=width - 0.03) if share > 0.01 else frame.blank()
+
+
+def _lay_node(rng: np.random.Generator, frame: Frame, compartments: _Compartments) -> StainMaps:
+    """Return the node's ground: reticulum, the pale ground of follicles, open sinuses, collagen."""
+    texture, _ = fibres(rng, frame, length=7.0, waviness=rng.uniform(5.0, 12.0))
+    fine = 1.0 + 0.2 * smooth_noise(rng, frame, 4.0) + 0.12 * smooth_noise(rng, frame, 40.0)
+    ground = rng.uniform(0.26, 0.42)
+    stains = StainMaps(frame.blank(0.20) * fine, frame.blank(ground) * fine)
+    follicle = rng.uniform(0.9, 1.25) * ground
+    stains = stains.over(compartments.centre, haematoxylin=0.20 * fine, eosin=follicle * fine)
+    open_space = ramp(smooth_noise(rng, frame, 9.0), low=-0.2, high=0.5)
+    reticulum = (0.08 + rng.uniform(0.2, 0.4) * (1.0 - open_space)) * fine
+    stains = stains.over(compartments.sinus, haematoxylin=0.3 * reticulum, eosin=reticulum)
+    strand = np.maximum(1.0 + 0.4 * texture, 0.2) * rng.uniform(0.45, 0.75)
+    return stains.over(compartments.collagen, haematoxylin=0.10, eosin=strand)
+
+
+def _add_residents(
+    rng: np.random.Generator, frame: Frame, stains: StainMaps, compartments: _Compartments, outside: FloatMap
+) -> StainMaps:
+    """Add centroblasts, sinus histiocytes with their cytoplasm, spindle cells, and few lymphocytes in pale areas."""
+    chromatin = 0.8 * smooth_noise(rng, frame, 1.7) + 0.6 * smooth_noise(rng, frame, 2.6)
+    blasts = scatter(rng, frame, compartments.centre * outside, spacing=rng.uniform(6.0, 6.8))
+    stains = add_nuclei(stains, stamp(frame, draw_cells(rng, blasts, _CENTROBLAST)), chromatin=chromatin)
+    points = scatter(rng, frame, 0.8 * compartments.sinus * outside, spacing=rng.uniform(8.0, 10.5))
+    histiocytes = draw_cells(rng, points, _HISTIOCYTE)
+    bodies = stamp(frame, histiocytes.resized(major=1.8, minor=2.1))
+    pink = rng.uniform(0.35, 0.6) * (1.0 + 0.2 * smooth_noise(rng, frame, 3.0))
+    stains = stains.over(0.85 * bodies.cover * outside, haematoxylin=0.16, eosin=pink.astype(np.float32))
+    stains = add_nuclei(stains, stamp(frame, histiocytes), chromatin=chromatin)
+    spindles = scatter(rng, frame, (compartments.collagen + 0.05) * outside * np.float32(0.9), spacing=10.0)
+    stains = add_nuclei(stains, stamp(frame, draw_cells(rng, spindles, FIBROBLAST)), chromatin=chromatin)
+    loose = (0.35 * compartments.sinus + 0.18 * compartments.centre + 0.1 * compartments.collagen) * outside
+    return add_round_cells(rng, frame, stains, scatter(rng, frame, loose, spacing=5.6), plasma=0.2)

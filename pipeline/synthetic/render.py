@@ -1,0 +1,46 @@
+"""The door to the synthetic histology: one image with its exact mask, from nothing but its arguments."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.config import Tissue
+from pipeline.synthetic.colon import paint_colon
+from pipeline.synthetic.frame import BoolMap, Frame
+from pipeline.synthetic.lymph_node import paint_lymph_node
+from pipeline.synthetic.stains import draw_style, scan
+
+_STREAMS = {Tissue.COLON: 0, Tissue.LYMPH_NODE: 1}  # keep the tissues' random streams apart
+
+
+@dataclass(frozen=True)
+class RenderedImage:
+    """A synthetic image and its ground truth."""
+
+    image: npt.NDArray[np.uint8]  # (H, W, 3), sRGB
+    mask: BoolMap  # (H, W), True on the region of interest
+
+
+def render_image(tissue: Tissue, *, class_idx: int, size: int, seed: int, index: int) -> RenderedImage:
+    """Render one image of a tissue.
+
+    Args:
+        tissue: the colon, whose region of interest is its glands; or the lymph node, whose region is tumour nests.
+        class_idx: 0 benign or normal, 1 malignant or metastatic.
+        size: side in pixels; the field of view is the same at any size.
+        seed: the data set's seed, from 0.
+        index: the image's number in the data set, from 0.
+
+    Returns:
+        The image and its mask; in a normal lymph node the mask is empty.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence([seed, index, class_idx, _STREAMS[tissue]]))
+    style = draw_style(rng, tissue)
+    frame = Frame(size)
+    match tissue:
+        case Tissue.COLON:
+            stains, mask = paint_colon(rng, frame, malignant=class_idx == 1)
+        case Tissue.LYMPH_NODE:
+            stains, mask = paint_lymph_node(rng, frame, metastatic=class_idx == 1)
+    return RenderedImage(scan(rng, stains, style, scale=frame.scale), mask)
