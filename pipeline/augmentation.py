@@ -39,8 +39,8 @@ class Augmentation:
     def geometry(self, values: Tensor) -> Tensor:
         """Crop, turn and flip: (H, W, ...) of at least `size` on each side -> (size, size, ...), values unchanged."""
         height, width = values.shape[:2]
-        top = round(self._crop[0] * (height - self._size))
-        left = round(self._crop[1] * (width - self._size))
+        top = int(self._crop[0] * (height - self._size + 1))
+        left = int(self._crop[1] * (width - self._size + 1))
         view = values[top : top + self._size, left : left + self._size]
         return torch.rot90(view, self._turns).flip(self._flips)
 

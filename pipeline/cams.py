@@ -1,7 +1,8 @@
 """Class activation maps (CAMs): where a classifier looked, from one forward pass and the gradient at its feature maps.
 
 One calling convention for all: (encoder, head, images, class_idx) -> float32 (B, h, w) in [0, 1], higher is foreground,
-at the resolution of the feature map. Nothing stays behind: no hook, no gradient, and the modules' mode is as it was.
+at the resolution of the feature map. Nothing stays behind: no hook, no gradient, and the modules' mode is as it was. It
+may be called within `torch.inference_mode()`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -73,7 +74,11 @@ def compute_cam(
     Raises:
         PixelCAMError: a layer that the encoder does not have.
     """
-    with _frozen(encoder, head), torch.enable_grad():
+    with _frozen(encoder, head), torch.inference_mode(mode=False), torch.enable_grad():
+        if images.is_inference():
+            images = images.clone()  # a tensor made in inference mode enters no graph, its copy does
+        if class_idx.is_inference():
+            class_idx = class_idx.clone()
         maps, logits = _maps_and_logits(encoder, head, images, layers)
         # Images do not mix in evaluation mode, so that one backward pass serves the whole batch.
         score = logits.gather(1, class_idx.unsqueeze(1)).sum()

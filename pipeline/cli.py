@@ -1,17 +1,27 @@
 """The command `pixelcam`: for people, beside the stages that DVC runs."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from textwrap import indent
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipeline.console import reporting_errors
 from pipeline.errors import PixelCAMError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    help="Look at what the pipeline made, and use it. The pipeline itself runs with 'make repro' or 'dvc repro'.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+SHOWN_SCORES: Final = {"pxap": "PxAP", "dice": "Dice", "accuracy": "accuracy"}
 
 
 @app.command()
@@ -42,7 +52,7 @@ def labels(
     from pipeline.store import PseudoLabelStore  # noqa: PLC0415
 
     opened = PseudoLabelStore(store)
-    table = Table(show_header=False, box=None)
+    table = Table(Column(), Column(overflow="fold"), show_header=False, box=None)
     for name, value in describe_store(opened):
         table.add_row(name, value)
     Console().print(table)
@@ -51,6 +61,9 @@ def labels(
     if sheet is not None:
         write_label_sheet(opened, sheet, count=count, images=images)
         typer.echo(f"contact sheet: {sheet}")
+        if images is None:
+            domain = opened.attributes.get("domain", "DOMAIN")
+            typer.echo(f"to see the images beneath, add --images with their root, such as data/prepared/{domain}")
 
 
 @app.command()
@@ -61,9 +74,9 @@ def doctor(params: Annotated[Path, typer.Option(help="The params file.")] = Path
 
     findings = list(examine(params))
     for finding in findings:
-        typer.echo(f"{'ok  ' if not finding.remedy else 'MEND'}  {finding.subject}: {finding.state}")
+        typer.echo(f"{'MEND' if finding.remedy else 'ok  '}  {finding.subject}: {finding.state}")
         if finding.remedy:
-            typer.echo(f"      {finding.remedy}")
+            typer.echo(indent(finding.remedy, " " * 6))
     if any(finding.remedy for finding in findings):
         raise PixelCAMError("this machine is not ready; the lines marked MEND say what to do")
 
@@ -76,18 +89,24 @@ def results(
 ) -> None:
     """Print the scores of the last run and where everything is."""
     try:
-        domains = json.loads(scores.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PixelCAMError(f"{scores}: cannot be read ({error}); run 'make repro' or 'dvc repro'") from error
-    table = Table("domain", "model", "PxAP", "Dice", "accuracy")
-    for domain, models in domains.items():
-        for model, values in models.items():
-            cells = ("-" if values[key] is None else f"{values[key]:.3f}" for key in ("pxap", "dice", "accuracy"))
-            table.add_row(domain, model, *cells)
+        rows = list(_score_rows(json.loads(scores.read_text(encoding="utf-8"))))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PixelCAMError(f"{scores}: cannot be read as scores ({error}); run 'make repro' or 'dvc repro'") from error
+    table = Table("domain", "model", *(Column(title, justify="right") for title in SHOWN_SCORES.values()))
+    for row in rows:
+        table.add_row(*row)
     Console().print(table)
     typer.echo(f"report:        {report.resolve().as_uri()}")
     typer.echo("pseudo-labels: data/pseudo_labels.zarr (pixelcam labels)")
     typer.echo("models:        models/teacher, models/pixelcam (pixelcam predict IMAGE)")
+
+
+def _score_rows(domains: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yield domain, model and scores as text, in each domain the teacher first."""
+    for domain, models in domains.items():
+        for model in ("teacher", "pixelcam"):
+            values = (models[model][key] for key in SHOWN_SCORES)
+            yield domain, model, *("-" if value is None else f"{value:.3f}" for value in values)
 
 
 def main() -> None:

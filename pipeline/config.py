@@ -222,6 +222,11 @@ class CamParams(Section):
     scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field(min_length=1)
     flip: bool
 
+    @property
+    def image_scale(self) -> float:
+        """Return how much larger than a model's input images are to be read, so that every view has its detail."""
+        return max(1.0, *self.scales)
+
 
 class ExtractionParams(Section):
     """Where a CAM is cut into pseudo-labels."""

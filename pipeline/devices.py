@@ -6,7 +6,7 @@ from lightning_fabric import Fabric
 
 def make_fabric() -> Fabric:
     """Choose device and precision: an accelerator where there is one, with bfloat16 autocast where it has that."""
-    use_bfloat16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    use_bfloat16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     if torch.cuda.is_available():
         torch.use_deterministic_algorithms(mode=True, warn_only=True)
         torch.backends.cudnn.benchmark = False

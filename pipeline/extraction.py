@@ -41,11 +41,12 @@ def extract_pseudo_labels(source: PreparedDomain, *, teacher: Path, params: Para
     """
     model, info = load_teacher(teacher)
     device = make_fabric().device
-    localizer = TeacherLocalizer(model.to(device), params.cam)
+    image_scale = params.cam.image_scale
+    localizer = TeacherLocalizer(model.to(device), params.cam, image_scale=image_scale)
     section = params.extract_pseudo_labels
     images = ScoredSet(
         source.manifest.of_split(Split.TRAIN),
-        input_size=info.encoder.input_size,
+        image_size=round(image_scale * info.encoder.input_size),
         mask_size=info.encoder.input_size,
         batch_size=section.batch_size,
         background_class_idx=source.background_class_idx,

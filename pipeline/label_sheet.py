@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from pipeline.files import replacing_file
 from pipeline.images import read_image
 from pipeline.labels import PIXEL_LABELS
-from pipeline.overlays import Picture, contact_sheet, heat_overlay, label_overlay
+from pipeline.overlays import SHEET_COLOUR, Picture, contact_sheet, heat_overlay, label_overlay
 from pipeline.store import PseudoLabelStore
 
 SHOWN_ATTRIBUTES: Final = (
@@ -27,6 +27,9 @@ SHOWN_ATTRIBUTES: Final = (
     "schema_version",
 )
 CELL_SIDE: Final = 192  # pixels
+TEXT_SIZE: Final = 12  # pixels
+TEXT_COLOUR: Final = (40, 40, 40)
+LEGEND: Final = "CAM (yellow is high), labels (yellow foreground, purple background, the rest ignored)"
 
 
 def describe_store(store: PseudoLabelStore) -> Iterator[tuple[str, str]]:
@@ -34,7 +37,8 @@ def describe_store(store: PseudoLabelStore) -> Iterator[tuple[str, str]]:
     counts, class_idx = store.counts(), store.class_idx()
     yield "images", str(len(store))
     for name in SHOWN_ATTRIBUTES:
-        yield name, str(store.attributes.get(name, "not said"))
+        value = store.attributes.get(name, "not said")
+        yield name, "none" if value is None else str(value)
     selections = {"all": np.ones(len(store), dtype=np.bool_)}
     for index, name in enumerate(store.attributes["classes"]):
         selections[str(name)] = class_idx == index
@@ -46,7 +50,7 @@ def describe_store(store: PseudoLabelStore) -> Iterator[tuple[str, str]]:
 
 
 def write_label_sheet(store: PseudoLabelStore, output: Path, *, count: int, images: Path | None) -> None:
-    """Write a PNG with a row per image: the image if its folder is given, the CAM, and the labels.
+    """Write a PNG with a captioned row per image: the image if its folder is given, the CAM, and the labels.
 
     Args:
         store: the store.
@@ -54,17 +58,37 @@ def write_label_sheet(store: PseudoLabelStore, output: Path, *, count: int, imag
         count: number of images, evenly over the store.
         images: the folder that the store's image ids start from; None draws CAM and labels on white.
     """
-    rows = np.linspace(0, len(store) - 1, min(count, len(store))).round().astype(int)
-    sheet = contact_sheet([_row(store, store.image_ids[row], images) for row in rows], side=CELL_SIDE)
+    classes, class_idx = store.attributes["classes"], store.class_idx()
+    parts = [_caption(LEGEND if images is None else f"image, {LEGEND}")]
+    for row in np.linspace(0, len(store) - 1, min(count, len(store))).round().astype(int):
+        image_id = store.image_ids[row]
+        parts += [_caption(f"{image_id}: {classes[class_idx[row]]}"), _row(store, image_id, images)]
+    width = max(part.shape[1] for part in parts)
+    sheet = np.concatenate([_widened(part, width) for part in parts])
     with replacing_file(output) as temporary:
         Image.fromarray(sheet).save(temporary, format="PNG")
 
 
-def _row(store: PseudoLabelStore, image_id: str, images: Path | None) -> list[Picture]:
+def _row(store: PseudoLabelStore, image_id: str, images: Path | None) -> Picture:
     stored = store.read(image_id)
     heat = stored.cam.astype(np.float32)
-    if images is None:
-        white = np.full((*stored.labels.shape, 3), 255, dtype=np.uint8)
-        return [heat_overlay(white, heat=heat), label_overlay(white, labels=stored.labels)]
-    image = read_image(images / image_id)
-    return [image, heat_overlay(image, heat=heat), label_overlay(image, labels=stored.labels)]
+    shown: list[Picture] = []
+    ground = np.full((*stored.labels.shape, 3), 255, dtype=np.uint8)
+    if images is not None:
+        ground = read_image(images / image_id)
+        shown.append(ground)
+    shown += [heat_overlay(ground, heat=heat), label_overlay(ground, labels=stored.labels)]
+    side = min(CELL_SIDE, max(ground.shape[:2]))
+    return contact_sheet([shown], side=side)
+
+
+def _caption(text: str) -> Picture:
+    """Return a line of text on white, as wide as it needs."""
+    font = ImageFont.load_default(size=TEXT_SIZE)
+    strip = Image.new("RGB", (round(font.getlength(text)) + 2 * TEXT_SIZE, 2 * TEXT_SIZE), SHEET_COLOUR)
+    ImageDraw.Draw(strip).text((TEXT_SIZE // 2, TEXT_SIZE // 2), text, fill=TEXT_COLOUR, font=font)
+    return np.asarray(strip)
+
+
+def _widened(part: Picture, width: int) -> Picture:
+    return np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0)), constant_values=255)

@@ -26,7 +26,7 @@ class Localizer(Protocol):
         """Classify and localize a batch.
 
         Args:
-            images: float32 (B, 3, H, W), normalized as the encoder wants it.
+            images: float32 (B, 3, H, W) in [0, 1]; the model normalizes them itself.
             class_idx: int64 (B,), the true image class. A teacher takes its CAM for it; PixelCAM's map ignores it.
         """
 
@@ -37,7 +37,7 @@ class EvaluationBatch:
 
     Attributes:
         image_ids: names of the images, unique within a domain.
-        images: float32 (B, 3, H, W), normalized for the encoder.
+        images: float32 (B, 3, H, W) in [0, 1].
         class_idx: int64 (B,).
         masks: bool (B, S, S), True is region of interest; arbitrary where `has_mask` is False.
         has_mask: bool (B,), False where the truth is unknown, or must not be used for what the batch is for. An image

@@ -11,7 +11,7 @@ def logits_at_pixels(pixel_logits: Tensor, index: Tensor, *, size: tuple[int, in
     """Read logits at full-resolution pixels, bilinearly, without enlarging the whole map.
 
     Equals enlarging to `size` (bilinear, corners not aligned) and picking the pixels. Written with gathers, whose
-    gradient is deterministic on every device.
+    gradient torch can keep deterministic on a GPU, as it cannot that of `interpolate`.
 
     Args:
         pixel_logits: float (B, 2, h, w).

@@ -68,8 +68,12 @@ def save_model(
 
 
 def weights_sha256(folder: Path) -> str:
-    """Return the SHA-256 of a model's weights file."""
-    return sha256_of(folder / WEIGHTS)
+    """Return the SHA-256 of a model's weights file; raise a `PixelCAMError` if it cannot be read."""
+    path = folder / WEIGHTS
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise PixelCAMError(f"{path}: cannot be read ({error.strerror}); train the model again") from error
 
 
 def _save_weights(state: State, path: Path) -> None:
@@ -97,9 +101,16 @@ def load_weights(model: nn.Module, folder: Path) -> None:
     path = folder / WEIGHTS
     try:
         state = load_file(path)
-        model.load_state_dict(state)
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError) as error:
         raise PixelCAMError(f"{path}: its weights cannot be loaded ({error}); train the model again") from error
+    found, expected = ({name: tuple(tensor.shape) for name, tensor in s.items()} for s in (state, model.state_dict()))
+    unfit = sorted({name for name, _ in found.items() ^ expected.items()})
+    if unfit:
+        raise PixelCAMError(
+            f"{path}: {unfit[0]} does not fit ({len(unfit)} weights differ); give a model of the right kind, "
+            "or train the model again"
+        )
     broken = [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
         raise PixelCAMError(f"{path}: {broken[0]} holds values that are not finite; train the model again")
+    model.load_state_dict(state)

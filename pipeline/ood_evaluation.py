@@ -33,17 +33,17 @@ def evaluate_models(
         PixelCAMError: a model is damaged, an image cannot be read, or a domain has no test image.
     """
     device = make_fabric().device
-    localizers, input_size = load_localizers(teacher=teacher, pixelcam=pixelcam, params=params, device=device)
+    localizers, image_size = load_localizers(teacher=teacher, pixelcam=pixelcam, params=params, device=device)
     source = next(domain for domain in domains if domain.name == params.source)
     thresholds = choose_thresholds(
         localizers,
-        scored_images(source, source.manifest.of_split(Split.VAL), params, input_size=input_size, selectable_only=True),
+        scored_images(source, source.manifest.of_split(Split.VAL), params, image_size=image_size, selectable_only=True),
         map_size=params.evaluate_ood.map_size,
         device=device,
     )
     evaluations: list[Evaluation] = []
     for domain in domains:
-        images = scored_images(domain, domain.manifest.of_split(Split.TEST), params, input_size=input_size)
+        images = scored_images(domain, domain.manifest.of_split(Split.TEST), params, image_size=image_size)
         evaluations.extend(
             evaluate_domain(
                 localizers,
@@ -63,23 +63,24 @@ def evaluate_models(
 def load_localizers(
     *, teacher: Path, pixelcam: Path, params: Params, device: torch.device
 ) -> tuple[Mapping[ModelName, Localizer], int]:
-    """Load both models onto a device, ready to localize, and return their input size in pixels beside them."""
+    """Load both models onto a device, ready to localize, and return the size in pixels to read images at."""
     teacher_model, info = load_teacher(teacher)
     pixelcam_model, _ = load_pixelcam(pixelcam)
+    image_scale = params.cam.image_scale
     localizers: dict[ModelName, Localizer] = {
-        ModelName.TEACHER: TeacherLocalizer(teacher_model.to(device), params.cam),
-        ModelName.PIXELCAM: PixelCAMLocalizer(pixelcam_model.to(device)),
+        ModelName.TEACHER: TeacherLocalizer(teacher_model.to(device), params.cam, image_scale=image_scale),
+        ModelName.PIXELCAM: PixelCAMLocalizer(pixelcam_model.to(device), image_scale=image_scale),
     }
-    return localizers, info.encoder.input_size
+    return localizers, round(image_scale * info.encoder.input_size)
 
 
 def scored_images(
-    domain: PreparedDomain, manifest: Manifest, params: Params, *, input_size: int, selectable_only: bool = False
+    domain: PreparedDomain, manifest: Manifest, params: Params, *, image_size: int, selectable_only: bool = False
 ) -> ScoredSet:
-    """Return images of a domain at the models' input size, with masks at the size they are scored at."""
+    """Return images of a domain at `image_size` pixels, with masks at the size they are scored at."""
     return ScoredSet(
         manifest,
-        input_size=input_size,
+        image_size=image_size,
         mask_size=params.evaluate_ood.map_size,
         batch_size=params.evaluate_ood.batch_size,
         background_class_idx=domain.background_class_idx,

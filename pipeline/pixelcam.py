@@ -11,6 +11,7 @@ from pipeline.heads import ImageHead, PixelHead
 from pipeline.labels import FOREGROUND
 from pipeline.localization import Localization
 from pipeline.model_files import ModelInfo, load_weights, read_info
+from pipeline.resizing import scale_images
 from pipeline.seeding import global_seed
 
 
@@ -43,15 +44,21 @@ def build_pixelcam(encoder: Encoder, image_head: ImageHead, *, seed: int) -> Pix
 
 
 class PixelCAMLocalizer:
-    """PixelCAM as a localizer: its map is the probability of foreground, whatever the class."""
+    """PixelCAM as a localizer: its map is the probability of foreground, whatever the class.
 
-    def __init__(self, model: PixelCAM) -> None:
-        self.model = model
+    Args:
+        model: is put into evaluation mode.
+        image_scale: how much larger the images come than the model's input; they are shrunk to that.
+    """
+
+    def __init__(self, model: PixelCAM, *, image_scale: float = 1.0) -> None:
+        self.model = model.eval()
+        self.image_scale = image_scale
 
     def __call__(self, images: Tensor, class_idx: Tensor) -> Localization:  # noqa: ARG002 - the map knows no class
         """Return image logits and maps, float32 (B, h, w) in [0, 1]."""
         with torch.inference_mode():
-            output = self.model.eval()(images)
+            output = self.model(scale_images(images, 1 / self.image_scale))
             probabilities = output.pixel_logits.float().softmax(dim=1)
         return Localization(output.image_logits.float(), probabilities[:, FOREGROUND])
 

@@ -9,7 +9,6 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from pipeline.console import progress
 from pipeline.devices import make_fabric
 from pipeline.errors import PixelCAMError
 from pipeline.files import replacing_file
@@ -41,19 +40,25 @@ def predict(images: Sequence[Path], *, model: Path, output: Path) -> Iterator[Pr
     """Predict image after image and write each one's map to the folder `output`.
 
     Raises:
-        PixelCAMError: two images have one name, an image cannot be read, or the model is missing or damaged. Names are
-            checked before any work begins.
+        PixelCAMError: an image is missing or cannot be read, two have one name, or the model is missing or damaged.
+            Names are checked before any work begins.
     """
-    stems: dict[str, Path] = {}
-    for image in images:
-        other = stems.setdefault(image.stem, image)
-        if other != image:
-            raise PixelCAMError(f"{image}: would write the same files as {other}; predict them into different folders")
+    _check_names(images)
     pixelcam, info = load_pixelcam(model)
     device = make_fabric().device
     localizer = PixelCAMLocalizer(pixelcam.to(device))
-    for image in progress(images, label="predicting"):
+    for image in images:
         yield _predict_one(image, localizer, info.classes, info.encoder.input_size, device, output)
+
+
+def _check_names(images: Sequence[Path]) -> None:
+    stems: dict[str, Path] = {}
+    for image in images:
+        if not image.is_file():
+            raise PixelCAMError(f"{image}: is no file; give image files, such as folder/*.png")
+        other = stems.setdefault(image.stem, image)
+        if other != image:
+            raise PixelCAMError(f"{image}: would write the same files as {other}; predict them into different folders")
 
 
 def _predict_one(

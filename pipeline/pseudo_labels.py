@@ -23,7 +23,7 @@ def threshold_cam(cam: Tensor, *, foreground_threshold: float, background_fracti
         uint8 (B, H, W): 0 background, 1 foreground, 255 ignore.
     """
     flat = cam.flatten(1)
-    count = max(1, int(background_fraction * flat.shape[1]))
+    count = max(1, round(background_fraction * flat.shape[1]))
     highest_background = flat.kthvalue(count, dim=1).values[:, None, None]
     labels = torch.full_like(cam, IGNORE, dtype=torch.uint8)
     labels[cam <= highest_background] = BACKGROUND

@@ -1,7 +1,7 @@
 """Gather what the report shows: scores from files, and pictures of a few images that both models look at once more."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,10 +58,10 @@ def gather_report(domains: list[PreparedDomain], sources: ReportSources, params:
         PixelCAMError: a file is missing or damaged.
     """
     domains = sorted(domains, key=lambda domain: domain.name != params.source)
-    scores = _read_json(sources.scores)
+    scores = _read_scores(sources.scores, domains)
     per_image = read_per_image_table(sources.per_image)
     device = make_fabric().device
-    localizers, input_size = load_localizers(
+    localizers, image_size = load_localizers(
         teacher=sources.teacher, pixelcam=sources.pixelcam, params=params, device=device
     )
     return ReportContent(
@@ -70,16 +70,16 @@ def gather_report(domains: list[PreparedDomain], sources: ReportSources, params:
                 name=domain.name,
                 in_domain=domain.name == params.source,
                 scores=scores[domain.name],
-                gallery=list(_gallery(domain, localizers, per_image, params, input_size, device)),
+                gallery=list(_gallery(domain, localizers, per_image, params, image_size, device)),
             )
             for domain in domains
         ],
         histories={
-            name.value: pd.read_csv(folder / HISTORY)
+            name.value: _read_csv(folder / HISTORY)
             for name, folder in ((ModelName.TEACHER, sources.teacher), (ModelName.PIXELCAM, sources.pixelcam))
         },
-        curves=pd.read_csv(sources.curves, dtype={"domain": "str", "model": "str"}, keep_default_na=False),
-        label_quality=_label_quality(_read_json(sources.label_quality)),
+        curves=_read_csv(sources.curves, texts=("domain", "model")),
+        label_quality=_label_quality(sources.label_quality),
         learned_from=list(_learned_from(domains[0], PseudoLabelStore(sources.store), params)),
         provenance=_provenance(sources, params),
     )
@@ -90,7 +90,7 @@ def _gallery(
     localizers: Mapping[ModelName, Localizer],
     per_image: pd.DataFrame,
     params: Params,
-    input_size: int,
+    image_size: int,
     device: torch.device,
 ) -> Iterator[GalleryImage]:
     """Yield the chosen test images of a domain with what both models make of them."""
@@ -98,7 +98,7 @@ def _gallery(
     rows = {row.image: row for row in domain.manifest.of_split(Split.TEST).rows}
     shown = Manifest(tuple(rows[choice.image] for choice in chosen), domain.manifest.root)
     of_domain = per_image[per_image["domain"] == domain.name]
-    for batch in scored_images(domain, shown, params, input_size=input_size):
+    for batch in scored_images(domain, shown, params, image_size=image_size):
         maps = {
             name: localizer(batch.images.to(device), batch.class_idx.to(device)).maps.cpu().numpy()
             for name, localizer in localizers.items()
@@ -154,21 +154,24 @@ def _mask(domain: PreparedDomain, row: ManifestRow) -> "np.ndarray[Any, np.dtype
     return np.zeros((row.height, row.width), dtype=np.bool_) if row.class_idx == domain.background_class_idx else None
 
 
-def _label_quality(summary: Mapping[str, Any]) -> list[LabelQuality]:
+def _label_quality(path: Path) -> list[LabelQuality]:
     """Turn the summary of the extraction into rows of the table, all classes together last."""
-    names = [name for name in summary if name != "all"]
-    return [
-        LabelQuality(
-            class_name=name if name != "all" else "all classes",
-            foreground_share=summary[name]["share"]["foreground"],
-            background_share=summary[name]["share"]["background"],
-            ignore_share=summary[name]["share"]["ignore"],
-            foreground_precision=summary[name]["precision"]["foreground"],
-            background_precision=summary[name]["precision"]["background"],
-        )
-        for name in [*names, "all"]
-        if summary[name]["share"]["ignore"] is not None
-    ]
+    summary = _read_json(path)
+    try:
+        return [
+            LabelQuality(
+                class_name=name if name != "all" else "all classes",
+                foreground_share=summary[name]["share"]["foreground"],
+                background_share=summary[name]["share"]["background"],
+                ignore_share=summary[name]["share"]["ignore"],
+                foreground_precision=summary[name]["precision"]["foreground"],
+                background_precision=summary[name]["precision"]["background"],
+            )
+            for name in [*(name for name in summary if name != "all"), "all"]
+            if summary[name]["share"]["ignore"] is not None
+        ]
+    except (KeyError, TypeError) as error:
+        raise PixelCAMError(f"{path}: holds no label quality ({error!r}); run 'dvc repro'") from error
 
 
 def _provenance(sources: ReportSources, params: Params) -> dict[str, dict[str, str]]:
@@ -202,6 +205,22 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 def _number_or_none(value: object) -> float | None:
     return None if pd.isna(value) else float(value)  # type: ignore[call-overload, arg-type]
+
+
+def _read_scores(path: Path, domains: Iterable[PreparedDomain]) -> dict[str, Any]:
+    scores = _read_json(path)
+    for domain in domains:
+        if set(scores.get(domain.name, ())) != {name.value for name in ModelName}:
+            raise PixelCAMError(f"{path}: lacks the scores of both models on '{domain.name}'; run 'dvc repro'")
+    return scores
+
+
+def _read_csv(path: Path, *, texts: Sequence[str] = ()) -> pd.DataFrame:
+    """Read a table; the columns `texts` stay text, even "NA" or "007"."""
+    try:
+        return pd.read_csv(path, dtype=dict.fromkeys(texts, "str"), keep_default_na=not texts)
+    except (OSError, ValueError) as error:
+        raise PixelCAMError(f"{path}: cannot be read ({error}); run 'dvc repro'") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -19,3 +19,11 @@ def resize_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
     rows = ((torch.arange(size[0], device=labels.device) + 0.5) * (labels.shape[-2] / size[0])).long()
     columns = ((torch.arange(size[1], device=labels.device) + 0.5) * (labels.shape[-1] / size[1])).long()
     return labels[..., rows[:, None], columns[None, :]]
+
+
+def scale_images(images: Tensor, factor: float) -> Tensor:
+    """Enlarge or shrink images (B, 3, H, W) by a factor, bilinearly, shrinking without aliasing."""
+    if factor == 1:
+        return images
+    size = [round(factor * side) for side in images.shape[-2:]]
+    return interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=factor < 1)

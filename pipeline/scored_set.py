@@ -18,7 +18,7 @@ class ScoredSet:
 
     Args:
         manifest: the images, one split.
-        input_size: side of the square images, in pixels.
+        image_size: side of the square images, in pixels.
         mask_size: side of the square masks, in pixels.
         batch_size: images per batch.
         background_class_idx: the class whose images hold no region of interest: their mask is empty, file or not.
@@ -29,7 +29,7 @@ class ScoredSet:
         self,
         manifest: Manifest,
         *,
-        input_size: int,
+        image_size: int,
         mask_size: int,
         batch_size: int,
         background_class_idx: int | None,
@@ -37,7 +37,7 @@ class ScoredSet:
     ) -> None:
         self.manifest = manifest
         self.batch_size = batch_size
-        self._images = SquareImages(manifest, size=input_size)
+        self._images = SquareImages(manifest, size=image_size)
         self.mask_size = mask_size
         self._background_class_idx = background_class_idx
         self._selectable_only = selectable_only
@@ -77,14 +77,14 @@ class ScoredSet:
 
     def _read_mask(self, row: ManifestRow, name: str) -> Tensor:
         path = self.manifest.root / name
+        mask = read_mask(path)
         if name == row.mask:
             check_unchanged(path, row.mask_sha256)
-        return resize_labels(torch.from_numpy(read_mask(path)), (self.mask_size, self.mask_size))
+        return resize_labels(torch.from_numpy(mask), (self.mask_size, self.mask_size))
 
 
 def validation_images(manifest: Manifest, input_size: int, batch_size: int) -> ScoredSet:
     """Return the validation images without their masks, which choosing a model must not need."""
-    images = Manifest(
-        tuple(replace(row, mask="", mask_selectable=False) for row in manifest.of_split(Split.VAL).rows), manifest.root
-    )
-    return ScoredSet(images, input_size=input_size, mask_size=1, batch_size=batch_size, background_class_idx=None)
+    rows = tuple(replace(row, mask="", ignore_mask="") for row in manifest.of_split(Split.VAL).rows)
+    images = Manifest(rows, manifest.root)
+    return ScoredSet(images, image_size=input_size, mask_size=1, batch_size=batch_size, background_class_idx=None)

@@ -57,7 +57,7 @@ def squash(image: UInt8Array, size: int) -> UInt8Array:
     """Resize an image, uint8 (H, W, 3), to a square (size, size, 3), bilinearly and without aliasing."""
     if image.shape[:2] == (size, size):
         return image
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+    return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))  # a copy, to be writable
 
 
 def check_unchanged(path: Path, sha256: str) -> None:

@@ -1,7 +1,8 @@
 """The Zarr store of pseudo-labels: its schema, one writer of whole shards, a lazy reader, a check of its content."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from pipeline.labels import IGNORE, PIXEL_LABELS
 
 SCHEMA_VERSION: Final = 1
 IMAGES_PER_SHARD: Final = 64
+ARRAYS: Final = ("labels", "cam", "class_idx", "counts")
 REMEDY: Final = "run the extract_pseudo_labels stage again (dvc repro -f extract_pseudo_labels)"
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -47,46 +49,38 @@ def write_store(
         image_count: number of rows.
         label_size: height and width of the labels.
         cam_size: height and width of the CAMs.
-        attributes: what the group says of itself; JSON values only. `schema_version`, `ignore_index` are added.
+        attributes: what the group says of itself, `image_ids` among it; JSON values only. `schema_version` and
+            `ignore_index` are added.
 
     Raises:
-        PixelCAMError: a row of other shape or dtype, with a label other than 0, 1, 255, or another number of rows.
+        PixelCAMError: a row of other shape or dtype, a label other than 0, 1, 255, a CAM outside [0, 1], or another
+            number of rows or of image ids.
     """
+    if len(attributes["image_ids"]) != image_count:
+        raise PixelCAMError(f"image_ids must name {image_count} rows, got {len(attributes['image_ids'])}")
     group = zarr.open_group(path, mode="w", zarr_format=3)
     described = {**attributes, "schema_version": SCHEMA_VERSION, "ignore_index": IGNORE}
     group.attrs.update(dict(sorted(described.items())))
     rows = min(IMAGES_PER_SHARD, max(1, image_count))
+    # The fill values of the last three are none that is ever written, so that `verify` sees a missing file.
     labels = _create(group, "labels", (image_count, *label_size), "uint8", ("image", "y", "x"), IGNORE, rows)
-    cam = _create(group, "cam", (image_count, *cam_size), "float16", ("image", "cam_y", "cam_x"), 0, rows)
-    class_idx = np.zeros(image_count, dtype=np.int64)
-    counts = np.zeros((image_count, len(PIXEL_LABELS)), dtype=np.int64)
-    pending: list[StoredImage] = []
-    start = 0
-    for image in images:
-        _check_row(image, start + len(pending), label_size, cam_size)
-        pending.append(image)
-        if len(pending) == rows or start + len(pending) == image_count:
-            stop = start + len(pending)
-            labels[start:stop] = np.stack([row.labels for row in pending])
-            cam[start:stop] = np.stack([row.cam for row in pending])
-            class_idx[start:stop] = [row.class_idx for row in pending]
-            counts[start:stop] = [count_labels(row.labels) for row in pending]
-            start, pending = stop, []
-    if start != image_count or pending:
-        raise PixelCAMError(f"{path}: expected {image_count} rows, got {start + len(pending)}; {REMEDY}")
-    for name, values, names in (
-        ("class_idx", class_idx, ("image",)),
-        ("counts", counts, ("image", "pixel_label")),
-    ):
-        array = group.create_array(
-            name,
-            shape=values.shape,
-            dtype="int64",
-            chunks=values.shape,
-            compressors=_compressor(),
-            dimension_names=names,
-        )
-        array[...] = values
+    cam = _create(group, "cam", (image_count, *cam_size), "float16", ("image", "cam_y", "cam_x"), float("nan"), rows)
+    class_idx: list[int] = []
+    counts: list[tuple[int, int, int]] = []
+    for shard in _shards(images, rows):
+        start, stop = len(class_idx), len(class_idx) + len(shard)
+        if stop > image_count:
+            raise PixelCAMError(f"{path}: expected {image_count} rows, got more; {REMEDY}")
+        for row, image in enumerate(shard, start):
+            _check_row(image, row, label_size, cam_size)
+        labels[start:stop] = np.stack([image.labels for image in shard])
+        cam[start:stop] = np.stack([image.cam for image in shard])
+        class_idx += [image.class_idx for image in shard]
+        counts += [count_labels(image.labels) for image in shard]
+    if len(class_idx) != image_count:
+        raise PixelCAMError(f"{path}: expected {image_count} rows, got {len(class_idx)}; {REMEDY}")
+    _create_whole(group, "class_idx", np.array(class_idx, dtype=np.int64), ("image",))
+    _create_whole(group, "counts", np.array(counts, dtype=np.int64), ("image", "pixel_label"))
 
 
 def count_labels(labels: UInt8Array) -> tuple[int, int, int]:
@@ -104,28 +98,31 @@ class PseudoLabelStore:
         image_ids: the manifest's images, in the order of the rows.
 
     Raises:
-        PixelCAMError: the folder is no store, or of a schema that this version does not know.
+        PixelCAMError: the folder is no store, lacks a part of it, or is of a schema that this version does not know.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._group: zarr.Group | None = None
-        group = self._open()
-        self.attributes: dict[str, Any] = dict(group.attrs)
+        self._arrays: dict[str, zarr.Array[Any]] = {}  # each is described in a file of its own, read once
+        self.attributes: dict[str, Any] = dict(self._open().attrs)
         version = self.attributes.get("schema_version")
         if version != SCHEMA_VERSION:
             raise PixelCAMError(f"{path}: schema_version is {version}, this version reads {SCHEMA_VERSION}; {REMEDY}")
-        missing = sorted({"labels", "cam", "class_idx", "counts"} - set(group.array_keys()))
-        if missing:
-            raise PixelCAMError(f"{path}: lacks the array(s) {', '.join(missing)}; {REMEDY}")
+        if "image_ids" not in self.attributes:
+            raise PixelCAMError(f"{path}: lacks the attribute image_ids; {REMEDY}")
         self.image_ids: tuple[str, ...] = tuple(self.attributes["image_ids"])
+        for name in ARRAYS:
+            found = self._array(name).shape[0]
+            if found != len(self.image_ids):
+                raise PixelCAMError(f"{path}: '{name}' has {found} rows for {len(self.image_ids)} image_ids; {REMEDY}")
         self._row_of = {image_id: row for row, image_id in enumerate(self.image_ids)}
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_group": None}
+        return {**self.__dict__, "_group": None, "_arrays": {}}
 
     def read(self, image_id: str) -> StoredImage:
         """Return the row of an image.
@@ -151,14 +148,18 @@ class PseudoLabelStore:
         return np.asarray(self._read("class_idx", slice(None)), dtype=np.int64)
 
     def verify(self) -> None:
-        """Read everything and compare it with the counts, since a missing chunk reads as ignored pixels in silence.
+        """Read everything and compare it with the counts, since a missing file reads as its fill value in silence.
 
         Raises:
-            PixelCAMError: damaged bytes or labels that differ from their counts; the message names the image.
+            PixelCAMError: damaged or missing bytes, or labels that differ from their counts; the message names the
+                image.
         """
         counts = self.counts()
         for row, image_id in enumerate(self.image_ids):
-            found = count_labels(self.read(image_id).labels)
+            image = self.read(image_id)
+            if image.class_idx < 0 or np.isnan(image.cam).any():
+                raise PixelCAMError(f"{self.path}: '{image_id}' has lost its CAM or its class; {REMEDY}")
+            found = count_labels(image.labels)
             if found != tuple(counts[row]):
                 raise PixelCAMError(
                     f"{self.path}: '{image_id}' has {found} background, foreground and ignored pixels where "
@@ -169,16 +170,35 @@ class PseudoLabelStore:
         if self._group is None:
             try:
                 self._group = zarr.open_group(self.path, mode="r", zarr_format=3)
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 raise PixelCAMError(f"{self.path}: cannot be opened as a Zarr group ({error}); {REMEDY}") from error
         return self._group
 
-    def _read(self, name: str, selection: int | slice) -> Any:  # noqa: ANN401 - a scalar or an array, as zarr gives it
-        array = self._open()[name]
+    def _array(self, name: str) -> zarr.Array[Any]:
+        if name in self._arrays:
+            return self._arrays[name]
         try:
-            return array[selection]  # type: ignore[index]
+            array = self._open()[name]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise PixelCAMError(f"{self.path}: lacks the array '{name}' or its description; {REMEDY}") from error
+        if not isinstance(array, zarr.Array):
+            raise PixelCAMError(f"{self.path}: '{name}' is a group where an array was expected; {REMEDY}")
+        self._arrays[name] = array
+        return array
+
+    def _read(self, name: str, selection: int | slice) -> Any:  # noqa: ANN401 - a scalar or an array, as zarr gives it
+        array = self._array(name)
+        try:
+            return array[selection]
         except Exception as error:  # codecs raise many kinds on damaged bytes, each with the same remedy
             raise PixelCAMError(f"{self.path}: array '{name}' is damaged at {selection} ({error}); {REMEDY}") from error
+
+
+def _shards(images: Iterable[StoredImage], rows: int) -> Iterator[list[StoredImage]]:
+    """Yield the images of one shard after the other, the last of which may hold fewer."""
+    iterator = iter(images)
+    while shard := list(islice(iterator, rows)):
+        yield shard
 
 
 def _create(
@@ -187,7 +207,7 @@ def _create(
     shape: tuple[int, ...],
     dtype: str,
     dimension_names: tuple[str, ...],
-    fill_value: int,
+    fill_value: float,
     rows: int,
 ) -> zarr.Array[Any]:
     """Create an array with one image per chunk and many images per shard, so that files stay few and reads small."""
@@ -201,6 +221,20 @@ def _create(
         fill_value=fill_value,
         dimension_names=dimension_names,
     )
+
+
+def _create_whole(group: zarr.Group, name: str, values: npt.NDArray[np.int64], names: tuple[str, ...]) -> None:
+    """Create and fill an array of a few numbers per image, in one chunk."""
+    array = group.create_array(
+        name,
+        shape=values.shape,
+        dtype="int64",
+        chunks=values.shape,
+        compressors=_compressor(),
+        fill_value=-1,
+        dimension_names=names,
+    )
+    array[...] = values
 
 
 def _compressor() -> ZstdCodec:
@@ -217,3 +251,5 @@ def _check_row(image: StoredImage, row: int, label_size: tuple[int, int], cam_si
     strange = sorted({int(value) for value in np.unique(image.labels)} - set(PIXEL_LABELS.values()))
     if strange:
         raise PixelCAMError(f"row {row}: labels must be 0, 1 or 255, got {strange}")
+    if not ((image.cam >= 0) & (image.cam <= 1)).all():  # catches NaN too
+        raise PixelCAMError(f"row {row}: a CAM must lie in [0, 1], got {image.cam.min()} to {image.cam.max()}")

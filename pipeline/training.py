@@ -154,7 +154,10 @@ def make_optimizer(model: nn.Module, params: TrainingParams) -> torch.optim.Opti
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, params: TrainingParams) -> LRScheduler:
-    """Make the learning-rate schedule over `params.steps` batches; each group's rate is its peak."""
+    """Make the learning-rate schedule over `params.steps` batches; each group's rate is its peak.
+
+    One cycle also lowers the momentum (AdamW: beta1) from 0.95 to 0.85 while the rate rises, and raises it again after.
+    """
     match params.schedule:
         case Schedule.ONE_CYCLE:
             peaks = [group["lr"] for group in optimizer.param_groups]

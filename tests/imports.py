@@ -7,7 +7,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def import_closure(file: Path) -> set[str]:
-    """Return the project's files, as POSIX paths from the root, that importing a file loads, the file itself among them."""
+    """Return the project's files that importing a file loads, itself among them, as POSIX paths from the root."""
     found: set[Path] = set()
     waiting = [file]
     while waiting:

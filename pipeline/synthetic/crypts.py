@@ -54,40 +54,52 @@ def draw_crypt_style(rng: np.random.Generator, *, share: float) -> CryptStyle:
         aspect=rng.uniform(1.6, 2.3) if cut_lengthwise else rng.uniform(1.0, 1.35),
         angle=rng.uniform(0.0, np.pi),
         irregularity=rng.uniform(0.008, 0.028),
-        gap=float(np.interp(share, [0.3, 0.6], [14.0, 5.0])),
+        gap=float(np.interp(share, [0.3, 0.6], [9.0, 4.0])),
         lumen=rng.uniform(0.10, 0.36),
     )
 
 
 def place_crypts(rng: np.random.Generator, style: CryptStyle, *, share: float) -> list[Crypt]:
-    """Return crypts that do not touch and cover about `share` of the field, as far as the style lets them."""
-    crypts: list[Crypt] = []
+    """Return crypts in a loose hexagonal array, none touching, that cover about `share` of the field."""
     theta = np.linspace(0.0, 2.0 * np.pi, 33, dtype=np.float32)[:-1]
-    axis = np.linspace(2.0, FIELD_WIDTH - 2.0, 64, dtype=np.float32)
-    covered = np.zeros((64, 64), dtype=bool)
-    for attempt in range(700):
-        shrink = 1.0 - 0.4 * attempt / 700
-        candidate = _draw_crypt(rng, style, shrink=shrink)
-        if not _fits(candidate, crypts, style.gap, theta):
-            continue
-        grown = covered | _covers(candidate, axis)
-        if grown.mean() > share + 0.04:
-            continue
-        crypts.append(candidate)
-        covered = grown
-        if covered.mean() > share - 0.01:
-            break
+    crypts: list[Crypt] = []
+    for y, x in _lattice(rng, style, share=share):
+        radius = style.radius * float(np.exp(rng.normal(0.0, 0.10)))
+        for shrunk in radius * np.array([1.0, 0.9, 0.8, 0.7]):
+            candidate = _draw_crypt(rng, style, y=y, x=x, radius=float(shrunk))
+            if _fits(candidate, crypts, style.gap, theta):
+                crypts.append(candidate)
+                break
     return crypts
 
 
-def _draw_crypt(rng: np.random.Generator, style: CryptStyle, *, shrink: float) -> Crypt:
-    margin = 0.6 * style.radius
+def _lattice(rng: np.random.Generator, style: CryptStyle, *, share: float) -> Points:
+    """Return centres (N, 2), in random order, on a stretched and turned hexagonal lattice with jitter."""
+    pitch = style.radius * np.sqrt(2.0 * np.pi / (np.sqrt(3.0) * share))
+    reach = int(np.ceil(1.2 * FIELD_WIDTH / pitch * np.sqrt(style.aspect))) + 1
+    row, column = (index.ravel() for index in np.mgrid[-reach : reach + 1, -reach : reach + 1])
+    jitter = rng.normal(0.0, 0.09, (2, row.size))
+    turn = rng.uniform(0.0, np.pi)
+    flat_y, flat_x = row * np.sqrt(3.0) / 2.0 + jitter[0], column + row % 2 / 2.0 + jitter[1]
+    # A randomly turned lattice, then stretched along the crypts.
+    turned_y, turned_x = flat_y * np.cos(turn) - flat_x * np.sin(turn), flat_y * np.sin(turn) + flat_x * np.cos(turn)
+    along, across = turned_x * np.sqrt(style.aspect), turned_y / np.sqrt(style.aspect)
+    y = pitch * (along * np.sin(style.angle) + across * np.cos(style.angle)) + rng.uniform(0.0, FIELD_WIDTH)
+    x = pitch * (along * np.cos(style.angle) - across * np.sin(style.angle)) + rng.uniform(0.0, FIELD_WIDTH)
+    margin = style.radius * np.sqrt(style.aspect)
+    near = (np.abs(y - FIELD_WIDTH / 2) < FIELD_WIDTH / 2 + margin) & (
+        np.abs(x - FIELD_WIDTH / 2) < FIELD_WIDTH / 2 + margin
+    )
+    return rng.permutation(np.stack([y[near], x[near]], axis=1).astype(np.float32))
+
+
+def _draw_crypt(rng: np.random.Generator, style: CryptStyle, *, y: float, x: float, radius: float) -> Crypt:
     return Crypt(
-        y=rng.uniform(-margin, FIELD_WIDTH + margin),
-        x=rng.uniform(-margin, FIELD_WIDTH + margin),
-        radius=style.radius * shrink * float(np.exp(rng.normal(0.0, 0.10))),
-        aspect=style.aspect * float(np.exp(rng.normal(0.0, 0.08))),
-        angle=style.angle + rng.normal(0.0, 0.25),
+        y=float(y),
+        x=float(x),
+        radius=radius,
+        aspect=style.aspect * float(np.exp(rng.normal(0.0, 0.06))),
+        angle=style.angle + rng.normal(0.0, 0.15),
         amplitudes=rng.normal(0.0, style.irregularity, 4).astype(np.float32),
         phases=rng.uniform(0.0, 2.0 * np.pi, 4).astype(np.float32),
         lumen=style.lumen * rng.uniform(0.6, 1.3),
@@ -107,11 +119,6 @@ def _fits(candidate: Crypt, others: list[Crypt], gap: float, theta: FloatMap) ->
     return True
 
 
-def _covers(crypt: Crypt, axis: FloatMap) -> np.ndarray:
-    dy, dx = axis[:, None] - crypt.y, axis[None, :] - crypt.x
-    return np.asarray(np.hypot(dy, dx) < crypt.outline(np.arctan2(dy, dx)))
-
-
 def crypt_glands(rng: np.random.Generator, frame: Frame, crypts: list[Crypt]) -> Glands:
     """Return the maps of the crypts; lumens are star-shaped, with the waves of mucus and microvilli at their rim."""
     inside = np.zeros((frame.size, frame.size), dtype=bool)
@@ -126,7 +133,11 @@ def crypt_glands(rng: np.random.Generator, frame: Frame, crypts: list[Crypt]) ->
         distance = np.hypot(dy, dx).astype(np.float32)
         inside[rows, columns] |= distance < outline
         teeth, phase = rng.integers(5, 11), rng.uniform(0.0, 2.0 * np.pi)
-        rim = outline * np.float32(crypt.lumen) * (1.0 + 0.16 * np.sin(teeth * theta + phase))
+        rim = (
+            outline
+            * np.float32(crypt.lumen)
+            * (1.0 + 0.07 * np.sin(teeth * theta + phase) + 0.14 * np.sin(2 * theta - phase))
+        )
         lumen[rows, columns] = np.maximum(lumen[rows, columns], ramp(distance - rim, low=1.2, high=-1.2))
     return measure_glands(frame, inside, lumen * inside)
 

@@ -34,7 +34,19 @@ def draw_cytoplasm(rng: np.random.Generator) -> Cytoplasm:
     )
 
 
-def lay_cytoplasm(rng: np.random.Generator, frame: Frame, stains: StainMaps, glands: Glands, body: Cytoplasm) -> StainMaps:
+def draw_pale_cytoplasm(rng: np.random.Generator) -> Cytoplasm:
+    """Draw the paler, pinker cytoplasm of a metastasis, near the tone of packed lymphocytes' surroundings."""
+    return Cytoplasm(
+        haematoxylin=rng.uniform(0.12, 0.28),
+        eosin=rng.uniform(0.28, 0.50),
+        lumen_eosin=rng.uniform(0.02, 0.10),
+        debris=rng.uniform(0.0, 1.0),
+    )
+
+
+def lay_cytoplasm(
+    rng: np.random.Generator, frame: Frame, stains: StainMaps, glands: Glands, body: Cytoplasm
+) -> StainMaps:
     """Lay the epithelium's cytoplasm and the lumens over the stroma."""
     cover = ramp(glands.depth, low=0.0, high=1.0 / frame.scale)
     mottle = 1.0 + 0.13 * smooth_noise(rng, frame, 9.0) + 0.12 * smooth_noise(rng, frame, 3.0)
@@ -53,7 +65,9 @@ def add_debris(
     crumbs = 1.0 + 0.4 * smooth_noise(rng, frame, 2.6)
     filled = ramp(glands.lumen, low=0.6, high=1.0) * clumps
     stains = stains.over(0.85 * filled, haematoxylin=0.10 * crumbs, eosin=0.5 * crumbs)
-    fragments = Nucleus(major=1.5, minor=1.2, size_spread=0.35, strength=1.1, strength_spread=0.3, pallor=0.0, lobing=0.15)
+    fragments = Nucleus(
+        major=1.5, minor=1.2, size_spread=0.35, strength=1.1, strength_spread=0.3, pallor=0.0, lobing=0.15
+    )
     points = scatter(rng, frame, filled * np.float32(dirty), spacing=5.0)
     return add_nuclei(stains, stamp(frame, draw_cells(rng, points, fragments)), chromatin=grain(rng, frame, 0.6))
 
@@ -83,12 +97,13 @@ def add_crypt_cells(rng: np.random.Generator, frame: Frame, stains: StainMaps, c
 
 
 def _add_goblet_cells(rng: np.random.Generator, frame: Frame, stains: StainMaps, crypts: list[Crypt]) -> StainMaps:
-    columns = columns_along(rng, crypts, spacing=rng.uniform(8.0, 12.0))
+    spacing = rng.uniform(8.0, 12.0)
+    columns = columns_along(rng, crypts, spacing=spacing)
     patchy = frame.sample(smooth_noise(rng, frame, 60.0), columns.base)
     share = rng.uniform(0.1, 0.95)
     chosen = rng.random(len(columns.base)) < np.clip(share + 0.2 * patchy, 0.0, 1.0)
     columns = Columns(columns.base[chosen], columns.inward[chosen], columns.height[chosen])
-    vacuoles = _vacuoles(rng, columns)
+    vacuoles = _vacuoles(rng, columns, spacing=spacing)
     rim = stamp(frame, vacuoles.resized(major=1.08, minor=1.2))
     mucin = stamp(frame, vacuoles)
     stains = stains.over(0.5 * rim.cover, haematoxylin=0.26, eosin=0.5)
@@ -97,14 +112,14 @@ def _add_goblet_cells(rng: np.random.Generator, frame: Frame, stains: StainMaps,
     return stains.over(0.92 * mucin.cover, haematoxylin=np.float32(tint[0]) * foam, eosin=np.float32(tint[1]) * foam)
 
 
-def _vacuoles(rng: np.random.Generator, columns: Columns) -> Cells:
+def _vacuoles(rng: np.random.Generator, columns: Columns, *, spacing: float) -> Cells:
     """Return drops of mucin above the nuclei, as wide as the column is there."""
     count = len(columns.base)
     room = np.maximum(columns.height - 8.0, 2.0)
-    major = 0.5 * room * rng.uniform(0.45, 0.95, count)
-    depth = 8.0 + major + (room - 2.0 * major) * rng.uniform(0.3, 1.0, count)
+    major = np.minimum(0.5 * room, rng.uniform(4.0, 8.0) * np.exp(rng.normal(0.0, 0.2, count)))
+    depth = 8.0 + major + (room - 2.0 * major) * rng.uniform(0.0, 1.0, count) ** 1.5
     narrowing = np.clip(1.0 - 0.6 * depth / (columns.height + 8.0), 0.35, 1.0)
-    minor = np.minimum(rng.uniform(3.6, 5.2, count) * narrowing, 1.1 * major)
+    minor = np.minimum(rng.uniform(0.44, 0.6, count) * spacing * narrowing, 1.1 * major)
     same = np.ones(count, dtype=np.float32)
     return Cells(
         points=columns.at(depth.astype(np.float32)),
@@ -130,12 +145,12 @@ class Atypia:
 
 def draw_atypia(rng: np.random.Generator) -> Atypia:
     """Draw a tumour's nuclei, from small and dark to large and vesicular."""
-    size, aspect = rng.uniform(2.9, 4.1), rng.uniform(1.15, 1.9)
+    size, aspect = rng.uniform(2.9, 3.9), rng.uniform(1.35, 2.3)
     pallor = rng.uniform(0.15, 0.65)
     nucleus = Nucleus(
         major=size * np.sqrt(aspect),
         minor=size / np.sqrt(aspect),
-        size_spread=rng.uniform(0.16, 0.26),
+        size_spread=rng.uniform(0.14, 0.24),
         strength=0.9 + 0.25 * pallor,
         strength_spread=0.2,
         pallor=pallor,
@@ -144,17 +159,27 @@ def draw_atypia(rng: np.random.Generator) -> Atypia:
     )
     return Atypia(
         nucleus=nucleus,
-        spacing=1.75 * size * rng.uniform(0.9, 1.15),
-        disorder=rng.uniform(0.2, 0.55),
-        apical=rng.uniform(1.5, 5.0),
+        spacing=1.6 * size * rng.uniform(0.9, 1.15),
+        disorder=rng.uniform(0.15, 0.42),
+        apical=rng.uniform(2.5, 7.0),
     )
 
 
-def add_tumour_cells(rng: np.random.Generator, frame: Frame, stains: StainMaps, glands: Glands, atypia: Atypia) -> StainMaps:
+def add_tumour_cells(
+    rng: np.random.Generator, frame: Frame, stains: StainMaps, glands: Glands, atypia: Atypia
+) -> StainMaps:
     """Fill tumour glands or nests with stratified, crowded nuclei, roughly perpendicular to the outline."""
     from_lumen = _distance_from_lumen(frame, glands)
-    presence = ramp(glands.depth, low=1.2, high=2.6) * ramp(from_lumen, low=0.5 * atypia.apical, high=1.5 * atypia.apical)
-    points = scatter(rng, frame, presence, spacing=atypia.spacing)
+    presence = ramp(glands.depth, low=1.2, high=2.6) * ramp(
+        from_lumen, low=0.5 * atypia.apical, high=1.5 * atypia.apical
+    )
+    # One row stands on the outline, the others crowd above it.
+    row = atypia.nucleus.major * 1.1
+    basal = presence * (np.abs(glands.depth - row) < 1.2)
+    above = presence * (glands.depth > row + 1.1 * atypia.nucleus.minor + 1.5)
+    points = np.concatenate(
+        [scatter(rng, frame, basal, spacing=0.85 * atypia.spacing), scatter(rng, frame, above, spacing=atypia.spacing)]
+    )
     angle = inward_angle(frame, glands, points) + rng.normal(0.0, atypia.disorder, len(points))
     cells = draw_cells(rng, points, atypia.nucleus, angle=angle.astype(np.float32))
     borders = stamp(frame, cells.resized(major=1.5, minor=1.55))

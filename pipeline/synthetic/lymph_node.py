@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.synthetic.epithelium import add_debris, add_tumour_cells, draw_atypia, draw_cytoplasm, lay_cytoplasm
+from pipeline.synthetic.epithelium import add_debris, add_tumour_cells, draw_atypia, draw_pale_cytoplasm, lay_cytoplasm
 from pipeline.synthetic.frame import FIELD_WIDTH, BoolMap, FloatMap, Frame, ramp
 from pipeline.synthetic.glands import Glands
 from pipeline.synthetic.nuclei import Nucleus, add_nuclei, draw_cells, stamp
@@ -22,7 +22,14 @@ _PALE = (0.25, 0.55)  # share of the image that is not packed lymphocytes, in ei
 _TUMOUR = (0.65, 1.0)  # share of the pale area that is tumour, where there is one
 
 _CENTROBLAST = Nucleus(
-    major=3.5, minor=3.0, size_spread=0.16, strength=0.85, strength_spread=0.16, pallor=0.55, lobing=0.09, nucleolus=0.25
+    major=3.5,
+    minor=3.0,
+    size_spread=0.16,
+    strength=0.85,
+    strength_spread=0.16,
+    pallor=0.55,
+    lobing=0.09,
+    nucleolus=0.25,
 )
 _HISTIOCYTE = Nucleus(
     major=3.9, minor=2.5, size_spread=0.16, strength=0.7, strength_spread=0.16, pallor=0.55, lobing=0.10, nucleolus=0.2
@@ -48,7 +55,7 @@ def paint_lymph_node(rng: np.random.Generator, frame: Frame, *, metastatic: bool
     pale = rng.uniform(*_PALE)
     part = rng.uniform(*_TUMOUR) if metastatic else 0.0
     glands = grow_tumour(rng, frame, draw_metastasis(rng, share=pale * part)) if metastatic else None
-    body, density = draw_cytoplasm(rng), rng.uniform(0.8, 0.98)
+    body, density = draw_pale_cytoplasm(rng), rng.uniform(0.8, 0.98)
     compartments = _draw_compartments(rng, frame, pale * (1.0 - part), glands)
     stains = _lay_node(rng, frame, compartments)
     outside = frame.blank(1.0) if glands is None else ramp(glands.clearance, low=0.5, high=2.5)
@@ -104,15 +111,15 @@ def _band(rng: np.random.Generator, frame: Frame, share: float, *, wavelength: f
 def _lay_node(rng: np.random.Generator, frame: Frame, compartments: _Compartments) -> StainMaps:
     """Return the node's ground: reticulum, the pale ground of follicles, open sinuses, collagen."""
     texture, _ = fibres(rng, frame, length=7.0, waviness=rng.uniform(5.0, 12.0))
-    fine = 1.0 + 0.2 * smooth_noise(rng, frame, 4.0) + 0.12 * smooth_noise(rng, frame, 40.0)
-    ground = rng.uniform(0.26, 0.42)
+    fine = 1.0 + 0.10 * smooth_noise(rng, frame, 4.0) + 0.08 * smooth_noise(rng, frame, 40.0)
+    ground = rng.uniform(0.20, 0.34)
     stains = StainMaps(frame.blank(0.20) * fine, frame.blank(ground) * fine)
-    follicle = rng.uniform(0.9, 1.25) * ground
+    follicle = rng.uniform(1.0, 1.35) * ground
     stains = stains.over(compartments.centre, haematoxylin=0.20 * fine, eosin=follicle * fine)
     open_space = ramp(smooth_noise(rng, frame, 9.0), low=-0.2, high=0.5)
     reticulum = (0.08 + rng.uniform(0.2, 0.4) * (1.0 - open_space)) * fine
     stains = stains.over(compartments.sinus, haematoxylin=0.3 * reticulum, eosin=reticulum)
-    strand = np.maximum(1.0 + 0.4 * texture, 0.2) * rng.uniform(0.45, 0.75)
+    strand = (1.0 + 0.2 * texture) * rng.uniform(0.36, 0.56)
     return stains.over(compartments.collagen, haematoxylin=0.10, eosin=strand)
 
 

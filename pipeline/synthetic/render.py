@@ -9,8 +9,10 @@ from pipeline.config import Tissue
 from pipeline.synthetic.colon import paint_colon
 from pipeline.synthetic.frame import BoolMap, Frame
 from pipeline.synthetic.lymph_node import paint_lymph_node
-from pipeline.synthetic.stains import draw_style, scan
+from pipeline.synthetic.stains import SlideStyle, StainMaps, draw_style, scan
+from pipeline.synthetic.tones import take_tones
 
+_COMPANION_SIZE = 128  # pixels: enough for a distribution
 _STREAMS = {Tissue.COLON: 0, Tissue.LYMPH_NODE: 1}  # keep the tissues' random streams apart
 
 
@@ -37,10 +39,20 @@ def render_image(tissue: Tissue, *, class_idx: int, size: int, seed: int, index:
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed, index, class_idx, _STREAMS[tissue]]))
     style = draw_style(rng, tissue)
-    frame = Frame(size)
+    small = Frame(min(size, _COMPANION_SIZE))
+    companions = [_paint(rng, tissue, class_idx=other, frame=small, style=style)[0] for other in range(2)]
+    stains, mask = _paint(rng, tissue, class_idx=class_idx, frame=Frame(size), style=style)
+    image = scan(rng, take_tones(stains, companions), style)
+    return RenderedImage(image, mask)
+
+
+def _paint(
+    rng: np.random.Generator, tissue: Tissue, *, class_idx: int, frame: Frame, style: SlideStyle
+) -> tuple[StainMaps, BoolMap]:
+    """Return the stains of a tissue as the microscope sees them, and the mask of its region of interest."""
     match tissue:
         case Tissue.COLON:
             stains, mask = paint_colon(rng, frame, malignant=class_idx == 1)
         case Tissue.LYMPH_NODE:
             stains, mask = paint_lymph_node(rng, frame, metastatic=class_idx == 1)
-    return RenderedImage(scan(rng, stains, style, scale=frame.scale), mask)
+    return stains.smeared(style.blur * frame.scale), mask

@@ -22,6 +22,14 @@ class StainMaps:
         keep = 1.0 - cover
         return StainMaps(self.haematoxylin * keep + haematoxylin * cover, self.eosin * keep + eosin * cover)
 
+    def smeared(self, sigma: float) -> "StainMaps":
+        """Return both amounts blurred by a Gaussian, `sigma` in pixels."""
+        haematoxylin, eosin = (
+            ndimage.gaussian_filter(amount, sigma, mode="nearest", truncate=3.0).astype(np.float32)
+            for amount in (self.haematoxylin, self.eosin)
+        )
+        return StainMaps(haematoxylin, eosin)
+
 
 @dataclass(frozen=True)
 class _Laboratory:
@@ -32,7 +40,7 @@ class _Laboratory:
     strength: tuple[float, float]  # range of the mean amount of both dyes together
     balance: tuple[float, float]  # range of haematoxylin's share in it
     white: tuple[float, float, float]  # the empty slide, in [0, 1]
-    blur: tuple[float, float]  # micrometres
+    blur: tuple[float, float]  # of the section's thickness and the optics, micrometres
 
 
 # The first is near the vectors of Ruifrok and Johnston (2001); the second a bluer haematoxylin and an orange eosin.
@@ -43,15 +51,15 @@ _LABORATORIES = {
         strength=(0.40, 0.78),
         balance=(0.36, 0.60),
         white=(0.965, 0.955, 0.970),
-        blur=(0.45, 0.75),
+        blur=(0.35, 0.62),
     ),
     Tissue.LYMPH_NODE: _Laboratory(
-        haematoxylin=(0.78, 0.60, 0.17),
-        eosin=(0.16, 0.82, 0.46),
-        strength=(0.50, 0.88),
-        balance=(0.48, 0.66),
+        haematoxylin=(0.73, 0.64, 0.23),
+        eosin=(0.09, 0.88, 0.40),
+        strength=(0.45, 0.80),
+        balance=(0.52, 0.70),
         white=(0.955, 0.945, 0.915),
-        blur=(0.60, 0.95),
+        blur=(0.50, 0.78),
     ),
 }
 
@@ -62,7 +70,6 @@ class SlideStyle:
 
     vectors: npt.NDArray[np.float32]  # (2, 3): optical density of a unit of haematoxylin and of eosin
     means: tuple[float, float]  # the image's mean amount of haematoxylin and of eosin
-    spreads: tuple[float, float]  # the ratio of standard deviation to mean that either is brought to
     white: npt.NDArray[np.float32]  # (3)
     gamma: float
     blur: float  # micrometres
@@ -80,7 +87,6 @@ def draw_style(rng: np.random.Generator, tissue: Tissue) -> SlideStyle:
     return SlideStyle(
         vectors=vectors.astype(np.float32),
         means=(strength * share, strength * (1.0 - share)),
-        spreads=(rng.uniform(0.80, 1.15), rng.uniform(0.50, 0.75)),
         white=np.minimum(white, 1.0).astype(np.float32),
         gamma=rng.uniform(0.92, 1.12),
         blur=rng.uniform(*laboratory.blur),
@@ -88,42 +94,20 @@ def draw_style(rng: np.random.Generator, tissue: Tissue) -> SlideStyle:
     )
 
 
-def tone(amount: FloatMap, *, mean: float, spread: float) -> FloatMap:
-    """Bring an amount to a mean and to a ratio of standard deviation to mean, by scale * amount ** power.
-
-    Order is kept and nothing stays nothing, so the architecture is untouched; what a histogram could tell about the
-    tissue in the picture goes. The power lies in [0.5, 2]: a ratio out of reach is approached only.
-    """
-    low, high = 0.5, 2.0
-    sample = np.maximum(amount[::2, ::2], 0.0)  # a quarter of the pixels gives the moments well enough
-    for _ in range(9):
-        power = (low + high) / 2.0
-        curved = sample**power
-        if curved.std() > spread * curved.mean():
-            high = power
-        else:
-            low = power
-    curved = np.maximum(amount, 0.0) ** np.float32((low + high) / 2.0)
-    return (curved * (mean / max(float(curved.mean()), 1e-6))).astype(np.float32)
-
-
-def scan(rng: np.random.Generator, stains: StainMaps, style: SlideStyle, *, scale: float) -> npt.NDArray[np.uint8]:
+def scan(rng: np.random.Generator, stains: StainMaps, style: SlideStyle) -> npt.NDArray[np.uint8]:
     """Return what the scanner records: uint8 (H, W, 3), sRGB.
 
-    Light falls off as 10 to the minus optical density (Beer-Lambert), the optics blur, the sensor adds noise that grows
-    with the light. `scale` is in pixels per micrometre.
+    Light falls off as 10 to the minus optical density (Beer-Lambert), the sensor adds noise that grows with the light.
     """
     amounts = np.stack(
         [
-            tone(stains.haematoxylin, mean=style.means[0], spread=style.spreads[0]),
-            tone(stains.eosin, mean=style.means[1], spread=style.spreads[1]),
+            stains.haematoxylin * (style.means[0] / max(float(stains.haematoxylin.mean()), 1e-6)),
+            stains.eosin * (style.means[1] / max(float(stains.eosin.mean()), 1e-6)),
         ],
         axis=-1,
-    )
-    density = (amounts @ style.vectors) * np.float32(style.gamma)
+    ).astype(np.float32)
+    density = (amounts[..., :1] * style.vectors[0] + amounts[..., 1:] * style.vectors[1]) * np.float32(style.gamma)
     light = style.white * np.power(np.float32(10.0), -density)
-    sigma = style.blur * max(scale, 0.7)
-    light = ndimage.gaussian_filter(light, (sigma, sigma, 0.0), mode="nearest", truncate=3.0)
     noise = rng.standard_normal(light.shape, dtype=np.float32)
     light = light + np.float32(style.noise) * np.sqrt(light) * noise
     return np.rint(np.clip(light, 0.0, 1.0) * 255.0).astype(np.uint8)

@@ -32,6 +32,7 @@ class StromaStyle:
     spindle_spacing: float  # micrometres between spindle cells
     inflammation: float  # presence of lymphocytes and plasma cells, 0 to 1
     patchiness: float  # 0 even, 1 in patches
+    aggregates: float  # share of the stroma, about, where lymphocytes are packed
     clefts: float  # width of white clefts around glands, micrometres
     muscle: float  # 0, or the strength of a smooth muscle band
     vessels: int
@@ -41,11 +42,12 @@ def draw_stroma_style(rng: np.random.Generator) -> StromaStyle:
     """Draw a stroma."""
     return StromaStyle(
         eosin=rng.uniform(0.30, 0.62),
-        fibrosis=rng.uniform(0.25, 1.0),
+        fibrosis=rng.uniform(0.0, 1.0),
         waviness=rng.uniform(4.0, 14.0),
         spindle_spacing=rng.uniform(8.5, 14.0),
-        inflammation=rng.uniform(0.15, 0.85),
+        inflammation=rng.uniform(0.3, 0.95),
         patchiness=rng.uniform(0.2, 0.9),
+        aggregates=rng.uniform(0.1, 0.4) if rng.random() < 0.4 else 0.0,
         clefts=rng.uniform(1.0, 5.0) if rng.random() < 0.4 else 0.0,
         muscle=rng.uniform(0.6, 1.0) if rng.random() < 0.3 else 0.0,
         vessels=int(rng.integers(0, 4)),
@@ -58,10 +60,10 @@ def lay_stroma(rng: np.random.Generator, frame: Frame, clearance: FloatMap, styl
     `clearance` (H, W) is the distance to the nearest gland in micrometres: spindle cells keep off the glands' inside,
     and clefts open around them.
     """
-    texture, direction = fibres(rng, frame, length=9.0, waviness=style.waviness)
+    texture, direction = fibres(rng, frame, length=2.0 + 5.0 * style.fibrosis, waviness=style.waviness)
     loose = smooth_noise(rng, frame, 35.0)
     muscle = np.float32(style.muscle) * ramp(smooth_noise(rng, frame, 110.0), low=0.5, high=0.7)
-    strand = 1.0 + (0.25 + 0.35 * style.fibrosis) * texture + 0.16 * loose
+    strand = 1.0 + (0.10 + 0.20 * style.fibrosis) * texture + 0.16 * loose
     fine = 1.0 + 0.15 * smooth_noise(rng, frame, 4.0)
     eosin = style.eosin * np.maximum(strand, 0.12) * fine * (1.0 + 0.55 * muscle)
     stains = StainMaps(
@@ -83,8 +85,8 @@ def _open_gaps(
 ) -> StainMaps:
     """Open clefts around glands and tears between fibres, as shrinkage leaves them."""
     width = style.clefts * (0.5 + 0.9 * smooth_noise(rng, frame, 30.0))
-    cleft = ramp(width - np.abs(clearance - 2.0), low=-0.6, high=0.8) * (clearance > 0.0)
-    tears = ramp(smooth_noise(rng, frame, 26.0) - 0.5 * texture, low=1.75, high=2.1) * (clearance > 4.0)
+    cleft = ramp(width - np.abs(clearance - 2.5), low=-0.8, high=1.0) * ramp(clearance, low=0.2, high=1.4)
+    tears = ramp(smooth_noise(rng, frame, 26.0) - 0.25 * texture, low=1.75, high=2.1) * (clearance > 4.0)
     gap = 0.94 * np.maximum(cleft * (style.clefts > 0.0), tears)
     return stains.over(gap.astype(np.float32), haematoxylin=0.02, eosin=0.02)
 
@@ -145,7 +147,10 @@ def _add_inflammation(
 ) -> StainMaps:
     """Add lymphocytes and plasma cells, in patches, not in muscle."""
     patches = ramp(style.patchiness * smooth_noise(rng, frame, 45.0), low=-0.8, high=0.8)
-    presence = ramp(clearance, low=1.2, high=3.5) * allowed * patches * np.float32(style.inflammation)
+    level = float(np.interp(style.aggregates, [0.0, 0.4], [3.0, 0.5]))
+    aggregates = ramp(smooth_noise(rng, frame, 70.0), low=level, high=level + 0.15)
+    crowd = np.maximum(patches * np.float32(style.inflammation), aggregates)
+    presence = ramp(clearance, low=1.2, high=3.5) * allowed * crowd
     points = scatter(rng, frame, presence, spacing=rng.uniform(5.4, 6.6))
     return add_round_cells(rng, frame, stains, points, plasma=rng.uniform(0.1, 0.6))
 

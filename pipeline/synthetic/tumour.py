@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
@@ -10,6 +11,9 @@ from pipeline.synthetic.frame import FIELD_WIDTH, BoolMap, FloatMap, Frame, ramp
 from pipeline.synthetic.glands import Glands, distance_within, measure_glands
 from pipeline.synthetic.placement import scatter, thin
 from pipeline.synthetic.texture import smooth_noise
+
+
+CellMap = npt.NDArray[np.intp]  # (H, W), the number of the cell a pixel is in
 
 
 @dataclass(frozen=True)
@@ -32,17 +36,18 @@ class TumourStyle:
 def draw_gland_tumour(rng: np.random.Generator, *, share: float) -> TumourStyle:
     """Draw a gland-forming adenocarcinoma of the colon."""
     cribriform = rng.random() < 0.4
+    spacing = rng.uniform(70.0, 105.0) if cribriform else rng.uniform(46.0, 84.0)
     return TumourStyle(
         share=share,
-        spacing=rng.uniform(70.0, 105.0) if cribriform else rng.uniform(46.0, 80.0),
+        spacing=spacing,
         elongation=rng.uniform(1.0, 1.9),
-        fusion=rng.uniform(0.25, 0.5) if cribriform else rng.uniform(0.05, 0.35),
-        septum=rng.uniform(2.0, 4.5),
+        fusion=rng.uniform(0.15, 0.4) if cribriform else rng.uniform(0.0, 0.2),
+        septum=rng.uniform(2.5, 6.0),
         roughness=rng.uniform(1.6, 3.2),
         clustering=rng.uniform(0.2, 1.0),
-        slits=rng.uniform(0.2, 0.5) if cribriform else rng.uniform(0.6, 1.0),
-        holes=rng.uniform(0.6, 1.0) if cribriform else rng.uniform(0.0, 0.25),
-        cell_height=rng.uniform(11.0, 17.0),
+        slits=rng.uniform(0.3, 0.7) if cribriform else rng.uniform(0.8, 1.0),
+        holes=rng.uniform(0.6, 1.0) if cribriform else rng.uniform(0.0, 0.08),
+        cell_height=float(np.clip(rng.uniform(0.22, 0.33) * spacing, 11.0, 24.0)),
         buds=rng.uniform(1.0, 6.0),
     )
 
@@ -50,17 +55,18 @@ def draw_gland_tumour(rng: np.random.Generator, *, share: float) -> TumourStyle:
 def draw_metastasis(rng: np.random.Generator, *, share: float) -> TumourStyle:
     """Draw the nests of a metastasis in a lymph node; some form glands."""
     gland_forming = rng.random() < 0.4
+    spacing = rng.uniform(42.0, 95.0)
     return TumourStyle(
         share=share,
-        spacing=rng.uniform(42.0, 95.0),
+        spacing=spacing,
         elongation=rng.uniform(1.0, 1.7),
         fusion=rng.uniform(0.1, 0.6),
         septum=rng.uniform(2.5, 6.0),
         roughness=rng.uniform(2.0, 3.6),
         clustering=rng.uniform(0.4, 1.0),
         slits=rng.uniform(0.4, 0.9) if gland_forming else 0.05,
-        holes=rng.uniform(0.2, 0.8) if gland_forming else 0.03,
-        cell_height=rng.uniform(11.0, 16.0),
+        holes=rng.uniform(0.1, 0.6) if gland_forming else 0.02,
+        cell_height=float(np.clip(rng.uniform(0.24, 0.36) * spacing, 12.0, 26.0)),
         buds=rng.uniform(2.0, 9.0),
     )
 
@@ -77,13 +83,16 @@ def grow_tumour(rng: np.random.Generator, frame: Frame, style: TumourStyle) -> G
     return measure_glands(frame, inside, lumen)
 
 
-def _honeycomb(rng: np.random.Generator, frame: Frame, style: TumourStyle) -> tuple[FloatMap, BoolMap]:
-    """Return the signed distance to the nearest border of a chosen cell, and where cells have a central lumen."""
+def _honeycomb(rng: np.random.Generator, frame: Frame, style: TumourStyle) -> tuple[FloatMap, FloatMap]:
+    """Return the signed distance to the nearest border of a chosen cell, and 1 where cells have a central lumen."""
     y, x = frame.grid()
     theta = rng.uniform(0.0, np.pi)
-    warp = 0.16 * style.spacing
+    warp = 0.2 * style.spacing
     y = y + warp * smooth_noise(rng, frame, 0.9 * style.spacing)
     x = x + warp * smooth_noise(rng, frame, 0.9 * style.spacing)
+    # The cells need no more than two micrometres' resolution: the field is smoothed afterwards anyway.
+    step = max(1, frame.size // 128)
+    y, x = y[::step, ::step], x[::step, ::step]
     root = np.sqrt(style.elongation)
     across = (y * np.cos(theta) - x * np.sin(theta)) * root
     along = (y * np.sin(theta) + x * np.cos(theta)) / root
@@ -92,23 +101,29 @@ def _honeycomb(rng: np.random.Generator, frame: Frame, style: TumourStyle) -> tu
     centres = thin(rng, candidates.astype(np.float32), 0.8 * style.spacing)
     places = np.stack([across.ravel(), along.ravel()], axis=1)
     distance, cell = cKDTree(centres).query(places, k=2)
-    shape = (frame.size, frame.size)
+    shape = y.shape
     nearest, second = (cell[:, i].reshape(shape) for i in range(2))
-    chosen = _choose_cells(rng, nearest, len(centres), style)
     margin = ((distance[:, 1] - distance[:, 0]) / 2.0).reshape(shape).astype(np.float32)
+    chosen = _choose_cells(rng, nearest, margin, len(centres), style)
     # A pair of cells is fused or not whatever the order of the two.
     mixed = (np.minimum(nearest, second) * 7919 + np.maximum(nearest, second) * 104729) % 1000
     fused = (mixed < 1000 * style.fusion) & chosen[nearest] & chosen[second]
     signed = np.where(chosen[nearest], margin, -margin)
     field = np.where(fused, np.maximum(signed, 6.0), signed)
-    smooth = ndimage.gaussian_filter(field, 2.0 * frame.scale, truncate=2.5)
-    has_slit = rng.random(len(centres)) < style.slits
-    return smooth.astype(np.float32), has_slit[nearest]
+    has_slit = (rng.random(len(centres)) < style.slits)[nearest]
+    field, has_slit = (np.kron(part, np.ones((step, step), part.dtype)) for part in (field, has_slit))
+    extent = (slice(0, frame.size), slice(0, frame.size))
+    smooth = ndimage.gaussian_filter(field[extent], 3.0 * frame.scale, truncate=2.0)
+    slits = ndimage.gaussian_filter(has_slit[extent].astype(np.float32), 2.5 * frame.scale, truncate=2.0)
+    return smooth.astype(np.float32), ramp(slits, low=0.4, high=0.7)
 
 
-def _choose_cells(rng: np.random.Generator, nearest: np.ndarray, count: int, style: TumourStyle) -> BoolMap:
+def _choose_cells(
+    rng: np.random.Generator, nearest: CellMap, margin: FloatMap, count: int, style: TumourStyle
+) -> BoolMap:
     """Return which cells are tumour: from a random focus outwards until the wanted share is reached."""
-    areas = np.bincount(nearest.ravel(), minlength=count) / nearest.size
+    # Septa take their part of the cells.
+    areas = np.bincount(nearest[margin > 0.9 * style.septum], minlength=count) / nearest.size
     seen = np.flatnonzero(areas)
     focus = rng.choice(seen)
     rows, columns = np.divmod(np.arange(nearest.size), nearest.shape[1])
@@ -118,9 +133,7 @@ def _choose_cells(rng: np.random.Generator, nearest: np.ndarray, count: int, sty
     remoteness = np.hypot(centre_y - centre_y[focus], centre_x - centre_x[focus])
     score = style.clustering * remoteness + (1.0 - style.clustering) * rng.random(count)
     order = seen[np.argsort(score[seen], kind="stable")]
-    # Septa take their part of the cells: about the perimeter times their half-width.
-    filled = max(0.45, 1.0 - 3.2 * style.septum / style.spacing)
-    number = int(np.searchsorted(np.cumsum(areas[order]) * filled, style.share)) + 1
+    number = int(np.argmin(np.abs(np.cumsum(areas[order]) - style.share))) + 1
     chosen = np.zeros(count, dtype=bool)
     chosen[order[:number]] = True
     return chosen
@@ -152,10 +165,10 @@ def _without_specks(frame: Frame, inside: BoolMap) -> BoolMap:
 
 
 def _lumens(
-    rng: np.random.Generator, frame: Frame, style: TumourStyle, depth: FloatMap, slit_gland: BoolMap
+    rng: np.random.Generator, frame: Frame, style: TumourStyle, depth: FloatMap, slit_gland: FloatMap
 ) -> FloatMap:
     """Return slit-like lumens deep inside glands and round, punched-out ones wherever there is room."""
-    ragged = 1.3 * smooth_noise(rng, frame, 7.0)
+    ragged = 1.1 * smooth_noise(rng, frame, 8.0) + 0.9 * smooth_noise(rng, frame, 16.0)
     height = style.cell_height * (1.0 + 0.22 * smooth_noise(rng, frame, 40.0))
     lumen = ramp(depth - height + ragged, low=-1.0, high=1.0) * slit_gland
     room = ((depth > 7.5) & (lumen < 0.1)).astype(np.float32) * np.float32(style.holes)

@@ -1,0 +1,25 @@
+"""Fixtures that several test modules share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Tiny tensors gain nothing from threads, and test processes share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from tiny import Run, finish_run, start_run  # torch reads the variable when it is imported
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Every stage has run on two tiny domains; tests read this and never write to it."""
+    run = start_run(tmp_path_factory.mktemp("finished"))
+    finish_run(run)
+    return run
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Run:
+    """Raw data and params of a run whose stages the test calls."""
+    return start_run(tmp_path)

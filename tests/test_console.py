@@ -1,0 +1,92 @@
+"""At the terminal: errors are sentences with exit code 1, other faults stay loud, and bars stay out of files."""
+
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from pipeline.console import progress, progress_bar, reporting_errors, run, say
+from pipeline.errors import PixelCAMError
+
+
+def test_an_error_is_one_sentence_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    @reporting_errors
+    def fail() -> None:
+        raise PixelCAMError("a.png: is broken; restore it")
+
+    with pytest.raises(typer.Exit) as caught:
+        fail()
+    assert caught.value.exit_code == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "error: a.png: is broken; restore it\n"
+
+
+def test_other_exceptions_keep_their_traceback() -> None:
+    @reporting_errors
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+
+
+def test_a_wrapped_function_keeps_its_signature_and_runs() -> None:
+    seen: list[int] = []
+
+    @reporting_errors
+    def main(number: int) -> None:
+        """Do it."""
+        seen.append(number)
+
+    main(3)
+    assert seen == [3]
+    assert (main.__name__, main.__doc__) == ("main", "Do it.")
+
+
+def test_run_makes_a_program_of_a_function(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[tuple[str, Path]] = []
+
+    def main(name: str, folder: Path) -> None:
+        """Put NAME into FOLDER."""
+        seen.append((name, folder))
+
+    def call(*arguments: str) -> object:
+        monkeypatch.setattr("sys.argv", ["stage", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            run(main)
+        return caught.value.code
+
+    assert call("colon", "data/x") == 0
+    assert seen == [("colon", Path("data/x"))]
+    assert call("colon") == 2
+    assert call("--help") == 0
+    assert "Put NAME into FOLDER." in capsys.readouterr().out
+
+
+def test_progress_is_silent_where_no_one_watches(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(progress(iter("abc"), label="letters", total=3)) == ["a", "b", "c"]
+    with progress_bar(label="by hand", total=2) as bar:
+        bar.update()
+        bar.set_postfix({"loss": "0.5"})
+    assert capsys.readouterr() == ("", "")
+
+
+def test_say_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    say("hello")
+    assert capsys.readouterr() == ("", "hello\n")
+
+
+def test_errors_and_output_do_not_mix() -> None:
+    app = typer.Typer()
+
+    @app.command()
+    @reporting_errors
+    def main() -> None:
+        typer.echo("result")
+        raise PixelCAMError("fault")
+
+    result = CliRunner().invoke(app)
+    assert result.exit_code == 1
+    assert result.stdout == "result\n"

@@ -1,0 +1,234 @@
+"""dvc.yaml against the code: each stage depends on exactly what it runs and reads; and the house's own rules."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from imports import ROOT, import_closure
+from jinja2 import Environment, FileSystemLoader, meta
+
+from pipeline.config import Params, load_params
+from pipeline.reporting import TEMPLATES
+
+STAGES = ("prepare", "train_teacher", "extract_pseudo_labels", "train_pixelcam", "evaluate_ood", "report")
+DAG: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+MODULES = sorted((ROOT / "pipeline").rglob("*.py"))
+SOURCES = [*MODULES, *sorted((ROOT / "stages").glob("*.py"))]
+
+
+def _stage(name: str) -> dict[str, Any]:
+    """Return a stage's description; of a stage per domain, that of any domain."""
+    stage: dict[str, Any] = DAG[name]
+    described: dict[str, Any] = stage.get("do", stage)
+    return described
+
+
+def _outs(stage: dict[str, Any]) -> list[str]:
+    outs = [*stage.get("outs", []), *stage.get("metrics", [])]
+    return [next(iter(out)) if isinstance(out, dict) else out for out in outs]
+
+
+def test_the_stages_are_the_designs() -> None:
+    assert tuple(DAG) == STAGES
+    assert DAG["prepare"]["foreach"] == "${target_domains}"
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_depends_on_the_modules_that_it_imports(name: str) -> None:
+    listed = [path for path in _stage(name)["deps"] if path.endswith(".py")]
+    assert sorted(listed) == sorted(set(listed)), "a module is listed twice"
+    assert set(listed) == import_closure(ROOT / "stages" / f"{name}.py")
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_no_stage_depends_on_a_folder_of_code(name: str) -> None:
+    code = [path for path in _stage(name)["deps"] if path.split("/")[0] in ("pipeline", "stages")]
+    assert all((ROOT / path).is_file() for path in code)
+
+
+def _templates(name: str) -> set[str]:
+    """Return a template and all that it loads."""
+    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True)
+    source = (TEMPLATES / name).read_text(encoding="utf-8")
+    loaded = {found for found in meta.find_referenced_templates(environment.parse(source)) if found}
+    return {name}.union(*(_templates(found) for found in loaded))
+
+
+def test_the_report_depends_on_its_templates_and_they_are_all_used() -> None:
+    expected = _templates("report.html.j2")
+    assert expected == {path.name for path in TEMPLATES.iterdir()}
+    listed = {path for path in _stage("report")["deps"] if path.startswith("pipeline/templates/")}
+    assert listed == {f"pipeline/templates/{name}" for name in expected}
+
+
+def test_a_metric_retrains_nothing() -> None:
+    assert [name for name in STAGES if "pipeline/metrics.py" in _stage(name)["deps"]] == ["evaluate_ood", "report"]
+    assert [name for name in STAGES if "pipeline/losses.py" in _stage(name)["deps"]] == ["train_pixelcam"]
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_command_names_its_dependencies_and_outputs(name: str) -> None:
+    stage = _stage(name)
+    command = stage["cmd"].split()
+    assert command[:3] == ["python", "-m", f"stages.{name}"]
+    paths = {word for word in command[3:] if "/" in word}
+    data = {path for path in stage["deps"] if path.split("/")[0] not in ("pipeline", "stages")}
+    assert paths == data | set(_outs(stage))
+
+
+def test_every_dependency_is_made_by_a_stage() -> None:
+    made = {out for name in STAGES for out in _outs(_stage(name))}
+    for name in STAGES:
+        for path in _stage(name)["deps"]:
+            if not path.startswith(("pipeline/", "stages/", "data/prepared")):
+                assert path in made, f"{name} depends on {path}, which no stage makes"
+
+
+def test_every_section_of_the_params_is_a_parameter_of_a_stage_and_the_other_way_round() -> None:
+    sections = set(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
+    listed = {param.split(".")[0] for name in STAGES for param in _stage(name)["params"]}
+    assert listed == sections == set(Params.model_fields)
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "params.yaml", *sorted((ROOT / "presets").glob("*.yaml"))], ids=lambda p: p.name
+)
+def test_params_and_presets_are_valid(path: Path) -> None:
+    assert load_params(path).source
+
+
+def _functions(path: Path) -> list[tuple[str, int]]:
+    """Return the functions of a file and their number of lines."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    return [(node.name, (node.end_lineno or node.lineno) - node.lineno + 1) for node in found]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_functions_and_modules_stay_short(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 400
+    assert [(name, lines) for name, lines in _functions(path) if lines > 60] == []
+    assert text.startswith('"""'), "a file opens with why it exists"
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_is_one_function(name: str) -> None:
+    tree = ast.parse((ROOT / "stages" / f"{name}.py").read_text(encoding="utf-8"))
+    defined = [node for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.Assign))]
+    assert [node.name for node in defined if isinstance(node, ast.FunctionDef)] == ["main"]
+    assert len(defined) == 1
+
+
+def _direct_imports(path: Path) -> set[Path]:
+    """Return the modules of the project that a file imports itself, packages aside."""
+    found: set[Path] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        found |= {ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in names}
+    return {module for module in found if module in SOURCES and module != path}
+
+
+def _cycle(path: Path, trail: tuple[Path, ...], safe: set[Path]) -> list[str]:
+    """Return the names along a circle of imports that is reached from a module, or nothing."""
+    if path in trail:
+        return [module.stem for module in (*trail[trail.index(path) :], path)]
+    if path not in safe:
+        for imported in sorted(_direct_imports(path)):
+            if found := _cycle(imported, (*trail, path), safe):
+                return found
+        safe.add(path)
+    return []
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    safe: set[Path] = set()
+    assert [found for path in SOURCES if (found := _cycle(path, (), safe))] == []
+
+
+def test_the_library_imports_no_stage_and_stages_no_other() -> None:
+    for path in SOURCES:
+        assert [module.name for module in _direct_imports(path) if module.parent.name == "stages"] == []
+
+
+# --- DVC itself, in a repository of its own -------------------------------------------------------------------------
+
+TINY = {
+    "encoder": "test_efficientnet",
+    "domains": {
+        name: {"images": {"train": 4, "val": 2, "test": 2}, "image_size": 64} for name in ("colon", "lymph_node")
+    },
+    "model": {"encoder_weights": "random", "input_size": 64},
+    "train_teacher": {"steps": 2, "batch_size": 2},
+    "train_pixelcam": {"steps": 2, "batch_size": 2},
+    "evaluate_ood": {"map_size": 64},
+    "report": {"images_per_domain": 1},
+}
+
+
+def _merge(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    return values | {
+        key: _merge(values[key], change) if isinstance(change, dict) else change for key, change in changes.items()
+    }
+
+
+class _Repository:
+    """A copy of the project's pipeline with tiny parameters, under git, with DVC."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in ("pipeline", "stages"):
+            shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        (root / ".dvc").mkdir()
+        for name in ("dvc.yaml", ".dvcignore", ".gitignore", ".dvc/config", ".dvc/.gitignore"):
+            shutil.copy(ROOT / name, root / name)
+        self.set_params(TINY, of=ROOT / "params.yaml")
+        self.run("git", "init", "-q")
+        self.run("git", "add", ".")
+        self.run("git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "first")
+
+    def set_params(self, changes: dict[str, Any], *, of: Path | None = None) -> None:
+        """Change params.yaml."""
+        path = self.root / "params.yaml"
+        values = yaml.safe_load((of or path).read_text(encoding="utf-8"))
+        path.write_text(yaml.safe_dump(_merge(values, changes), sort_keys=False), encoding="utf-8")
+
+    def run(self, *command: str) -> str:
+        """Run a command with this Python first on the path, and return what it printed."""
+        folder = str(Path(sys.executable).parent)
+        environment = os.environ | {"PATH": os.pathsep.join((folder, os.environ["PATH"])), "DVC_NO_ANALYTICS": "1"}
+        done = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def repro(self, *options: str) -> list[str]:
+        """Run `dvc repro` and return the stages that it ran, or with --dry would run."""
+        return re.findall(r"Running stage '([^']+)'", self.run(sys.executable, "-m", "dvc", "repro", *options))
+
+
+@pytest.mark.slow
+def test_dvc_reruns_what_has_changed_and_nothing_else(tmp_path: Path) -> None:
+    repository = _Repository(tmp_path)
+    assert sorted(repository.repro()) == sorted(["prepare@colon", "prepare@lymph_node", *STAGES[1:]])
+    assert "up to date" in repository.run(sys.executable, "-m", "dvc", "status")
+    for name in STAGES[1:]:
+        assert all((tmp_path / out).exists() for out in _outs(_stage(name)))
+    assert repository.run("git", "status", "--porcelain") == "?? dvc.lock\n", "git sees bytes that DVC should hold"
+
+    repository.set_params({"train_pixelcam": {"pixel_loss_weight": 0.5}})
+    assert repository.repro() == ["train_pixelcam", "evaluate_ood", "report"]
+    metrics = tmp_path / "pipeline/metrics.py"
+    metrics.write_text(metrics.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
+    assert repository.repro("--dry") == ["evaluate_ood", "report"]

@@ -1,0 +1,141 @@
+"""Both models on every domain: scores recomputed from models, images and masks, thresholds from the source alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score
+from tiny import Run
+
+from pipeline.config import Params, load_params
+from pipeline.domains import PreparedDomain, read_domain
+from pipeline.errors import PixelCAMError
+from pipeline.evaluation import Evaluation, ModelName, ThresholdSource
+from pipeline.images import read_image, read_mask
+from pipeline.manifest import Manifest, Split
+from pipeline.ood_evaluation import evaluate_models, load_localizers, scored_images
+from pipeline.pixelcam import load_pixelcam
+from pipeline.square_images import squash
+
+MAP_SIZE = 32
+
+
+def _domains(run: Run, params: Params) -> list[PreparedDomain]:
+    return [read_domain(name, params, run.prepared / name) for name in params.target_domains]
+
+
+@pytest.fixture(scope="module")
+def evaluations(finished: Run) -> list[Evaluation]:
+    params = load_params(finished.params)
+    domains = _domains(finished, params)
+    return evaluate_models(domains, teacher=finished.teacher, pixelcam=finished.pixelcam, params=params)
+
+
+def test_every_domain_is_scored_with_both_models(evaluations: list[Evaluation]) -> None:
+    assert [(found.domain, found.model) for found in evaluations] == [
+        ("home", ModelName.TEACHER),
+        ("home", ModelName.PIXELCAM),
+        ("away", ModelName.TEACHER),
+        ("away", ModelName.PIXELCAM),
+    ]
+    assert [found.scores.images for found in evaluations] == [3, 3, 4, 4]
+
+
+def test_one_threshold_per_model_is_chosen_on_the_source_and_used_everywhere(evaluations: list[Evaluation]) -> None:
+    thresholds = {(found.model, found.scores.threshold) for found in evaluations}
+    assert len(thresholds) == 2
+    assert {found.scores.threshold_source for found in evaluations} == {ThresholdSource.VALIDATION}
+
+
+def _maps_and_masks(
+    run: Run, domain: str, names: list[str]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_], list[int]]:
+    """Return PixelCAM's maps and the masks at 32x32, and the predicted classes, without the pipeline's evaluation."""
+    model, _ = load_pixelcam(run.pixelcam)
+    rows, columns = (((np.arange(MAP_SIZE) + 0.5) * side / MAP_SIZE).astype(int) for side in (60, 72))
+    maps, masks, predicted = [], [], []
+    for name in names:
+        pixels = torch.from_numpy(squash(read_image(run.root / f"raw/{domain}/images" / name), 64))
+        with torch.inference_mode():
+            output = model(pixels.permute(2, 0, 1).float().div(255).unsqueeze(0))
+            foreground = output.pixel_logits.softmax(dim=1)[:, 1:]
+            enlarged = torch.nn.functional.interpolate(foreground, size=(MAP_SIZE, MAP_SIZE), mode="bilinear")
+        maps.append(enlarged[0, 0].numpy())
+        masks.append(read_mask(run.root / f"raw/{domain}/masks" / name)[np.ix_(rows, columns)])
+        predicted.append(int(output.image_logits.argmax()))
+    return np.stack(maps), np.stack(masks), predicted
+
+
+@pytest.mark.parametrize(("domain", "index", "count"), [("home", 1, 3), ("away", 3, 4)])
+def test_scores_are_those_of_an_independent_computation(
+    finished: Run, evaluations: list[Evaluation], domain: str, index: int, count: int
+) -> None:
+    scores = evaluations[index].scores
+    maps, masks, predicted = _maps_and_masks(finished, domain, [f"test_{number}.png" for number in range(count)])
+    truth = [number % 2 for number in range(count)]
+    assert scores.accuracy == pytest.approx(np.mean(np.equal(predicted, truth)))
+    assert scores.balanced_accuracy == pytest.approx(balanced_accuracy_score(truth, predicted))
+    assert scores.foreground_share == pytest.approx(masks.mean())
+    # Thresholds are 0.001 apart, so that pixels within a step of each other are tied.
+    steps = np.floor(maps.ravel() * 1000)
+    assert scores.pxap == pytest.approx(average_precision_score(masks.ravel(), steps), abs=0.002)
+    regions = maps >= scores.threshold
+    assert scores.dice == pytest.approx(f1_score(masks.ravel(), regions.ravel()), abs=0.002)
+
+
+def test_images_of_the_background_class_count_as_empty(evaluations: list[Evaluation]) -> None:
+    normal = [image for image in evaluations[2].images if image.class_idx == 0]
+    assert len(normal) == 2
+    assert all(image.foreground_share_mask == 0 and np.isnan(image.dice) for image in normal)
+
+
+def test_without_selectable_masks_the_threshold_is_fixed(finished: Run) -> None:
+    params = load_params(finished.params)
+    domains = [
+        replace(
+            domain,
+            manifest=Manifest(
+                tuple(replace(row, mask_selectable=False) for row in domain.manifest.rows), domain.manifest.root
+            ),
+        )
+        for domain in _domains(finished, params)
+    ]
+    found = evaluate_models(domains, teacher=finished.teacher, pixelcam=finished.pixelcam, params=params)
+    assert {(each.scores.threshold, each.scores.threshold_source) for each in found} == {(0.5, ThresholdSource.FIXED)}
+
+
+def test_the_order_of_the_domains_does_not_change_the_scores(finished: Run, evaluations: list[Evaluation]) -> None:
+    params = load_params(finished.params)
+    domains = _domains(finished, params)[::-1]
+    turned = evaluate_models(domains, teacher=finished.teacher, pixelcam=finished.pixelcam, params=params)
+    assert [found.domain for found in turned] == ["away", "away", "home", "home"]
+    assert [found.scores for found in turned] == [found.scores for found in evaluations[2:] + evaluations[:2]]
+
+
+def test_a_domain_without_test_images_is_named(finished: Run) -> None:
+    params = load_params(finished.params)
+    home, away = _domains(finished, params)
+    empty = replace(away, manifest=Manifest((), away.manifest.root))
+    with pytest.raises(PixelCAMError, match="domain 'away' has no test images"):
+        evaluate_models([home, empty], teacher=finished.teacher, pixelcam=finished.pixelcam, params=params)
+
+
+def test_a_model_in_the_others_place_is_named(finished: Run) -> None:
+    params = load_params(finished.params)
+    with pytest.raises(PixelCAMError, match=r"teacher/model\.safetensors: pixel_head.* does not fit"):
+        load_localizers(teacher=finished.teacher, pixelcam=finished.teacher, params=params, device=torch.device("cpu"))
+
+
+def test_images_are_scored_at_the_models_size_and_masks_at_the_map_size(finished: Run) -> None:
+    params = load_params(finished.params)
+    _, image_size = load_localizers(
+        teacher=finished.teacher, pixelcam=finished.pixelcam, params=params, device=torch.device("cpu")
+    )
+    away = _domains(finished, params)[1]
+    images = scored_images(away, away.manifest.of_split(Split.TEST), params, image_size=image_size)
+    batch = next(iter(images))
+    assert batch.images.shape == (2, 3, 64, 64)
+    assert batch.masks.shape == (2, MAP_SIZE, MAP_SIZE)
+    assert batch.has_mask.all()

@@ -1,0 +1,141 @@
+"""What the report is made of: the right images with both models' views, and every table from its own file."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from tiny import Run
+
+from pipeline.config import load_params
+from pipeline.domains import PreparedDomain, read_domain
+from pipeline.errors import PixelCAMError
+from pipeline.files import sha256_of
+from pipeline.images import read_image, read_mask
+from pipeline.report_content import ReportSources, gather_report
+from pipeline.reporting import ReportContent
+from pipeline.store import PseudoLabelStore
+
+
+def _sources(run: Run) -> ReportSources:
+    return ReportSources(
+        teacher=run.teacher,
+        pixelcam=run.pixelcam,
+        store=run.store,
+        scores=run.scores,
+        per_image=run.per_image,
+        curves=run.curves,
+        label_quality=run.quality,
+    )
+
+
+def _domains(run: Run) -> list[PreparedDomain]:
+    params = load_params(run.params)
+    return [read_domain(name, params, run.prepared / name) for name in ("away", "home")]
+
+
+@pytest.fixture(scope="module")
+def content(finished: Run) -> ReportContent:
+    return gather_report(_domains(finished), _sources(finished), load_params(finished.params))
+
+
+def test_the_source_comes_first(content: ReportContent) -> None:
+    assert [(domain.name, domain.in_domain) for domain in content.domains] == [("home", True), ("away", False)]
+    assert set(content.domains[0].scores) == {"teacher", "pixelcam"}
+
+
+def test_galleries_show_images_with_the_scores_of_their_table(finished: Run, content: ReportContent) -> None:
+    table = pd.read_csv(finished.per_image)
+    for domain in content.domains:
+        assert len(domain.gallery) == 3
+        for shown in domain.gallery:
+            path = finished.root / "raw" / domain.name / shown.name
+            assert np.array_equal(shown.image, read_image(path))
+            rows = table[(table["domain"] == domain.name) & (table["image"] == shown.name)].set_index("model")
+            for model, view in (("teacher", shown.teacher), ("pixelcam", shown.pixelcam)):
+                assert view.predicted_class == rows.loc[model, "predicted_class"]
+                dice = rows["dice"].to_dict()[model]
+                assert (view.dice is None) if np.isnan(dice) else (view.dice == pytest.approx(dice))
+                assert view.map.dtype == np.float32
+                assert 0 <= view.map.min() <= view.map.max() <= 1
+            assert shown.label == rows.loc["teacher", "label"]
+
+
+def test_a_background_image_is_shown_with_an_empty_mask(content: ReportContent) -> None:
+    normal = [shown for shown in content.domains[1].gallery if shown.label == "benign"]
+    assert len(normal) == 1
+    assert normal[0].mask is not None
+    assert not normal[0].mask.any()
+    assert normal[0].pixelcam.dice is None
+    assert normal[0].pixelcam.false_positive_share is not None
+
+
+def test_training_images_show_what_the_store_holds(finished: Run, content: ReportContent) -> None:
+    store = PseudoLabelStore(finished.store)
+    assert [shown.name for shown in content.learned_from] == [f"images/train_{number}.png" for number in (0, 2, 5)]
+    for shown in content.learned_from:
+        assert np.array_equal(shown.pseudo_labels, store.read(shown.name).labels)
+        assert np.array_equal(shown.cam, store.read(shown.name).cam.astype(np.float32))
+        mask = read_mask(finished.root / "raw/home" / shown.name.replace("images", "masks"))
+        assert shown.mask is not None
+        assert np.array_equal(shown.mask, mask)
+
+
+def test_label_quality_has_a_row_per_class_and_one_for_all(content: ReportContent) -> None:
+    assert [row.class_name for row in content.label_quality] == ["benign", "malignant", "all classes"]
+    for row in content.label_quality:
+        assert row.foreground_share + row.background_share + row.ignore_share == pytest.approx(1, abs=1e-5)
+
+
+def test_histories_are_those_of_the_models(content: ReportContent) -> None:
+    assert set(content.histories) == {"teacher", "pixelcam"}
+    assert "pixel_loss" in content.histories["pixelcam"].columns
+    assert "pixel_loss" not in content.histories["teacher"].columns
+
+
+def test_the_provenance_names_parameters_artifacts_and_versions(finished: Run, content: ReportContent) -> None:
+    parameters, artifacts, made_with = content.provenance.values()
+    assert parameters["train_pixelcam.pixel_loss_weight"] == "1.0"
+    assert parameters["target_domains"] == '["home", "away"]'
+    assert parameters["domains.away.background_class"] == '"benign"'
+    assert artifacts["teacher weights"] == sha256_of(finished.teacher / "model.safetensors")
+    assert made_with["encoder"] == "test_efficientnet, starting from random"
+    assert "torch" in made_with
+
+
+def test_more_images_wanted_than_there_are(finished: Run) -> None:
+    params = load_params(finished.params)
+    params = params.model_copy(update={"report": params.report.model_copy(update={"images_per_domain": 50})})
+    content = gather_report(_domains(finished), _sources(finished), params)
+    assert [len(domain.gallery) for domain in content.domains] == [3, 4]
+    assert len(content.learned_from) == 6
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]"])
+@pytest.mark.parametrize("source", ["scores", "label_quality"])
+def test_a_damaged_file_is_named(finished: Run, tmp_path: Path, source: str, text: str | None) -> None:
+    path = tmp_path / f"{source}.json"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(PixelCAMError, match=rf"{source}\.json: .*run 'dvc repro'"):
+        gather_report(_domains(finished), replace(_sources(finished), **{source: path}), load_params(finished.params))
+
+
+@pytest.mark.parametrize(
+    ("source", "text"), [("scores", "{}"), ("label_quality", '{"benign": 3}'), ("scores", '{"home": {}, "away": {}}')]
+)
+def test_a_file_of_another_shape_is_named(finished: Run, tmp_path: Path, source: str, text: str) -> None:
+    path = tmp_path / f"{source}.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(PixelCAMError, match=rf"{source}\.json"):
+        gather_report(_domains(finished), replace(_sources(finished), **{source: path}), load_params(finished.params))
+
+
+def test_a_missing_curve_table_is_named(finished: Run, tmp_path: Path) -> None:
+    with pytest.raises(PixelCAMError, match=r"curves\.csv"):
+        gather_report(
+            _domains(finished),
+            replace(_sources(finished), curves=tmp_path / "curves.csv"),
+            load_params(finished.params),
+        )

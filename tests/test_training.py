@@ -1,0 +1,399 @@
+"""The training loop: the same weights as a loop written by hand, the right epoch selected, and every refusal."""
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from lightning_fabric import Fabric
+from tiny import NO_AUGMENTATION, noise_images, write_images
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from pipeline import training
+from pipeline.config import AugmentationParams, OptimizerName, Schedule, Selection, TrainingParams
+from pipeline.errors import PixelCAMError
+from pipeline.localization import EvaluationBatch
+from pipeline.manifest import Manifest
+from pipeline.training import (
+    StepLosses,
+    TrainingResult,
+    fit,
+    make_optimizer,
+    make_schedule,
+    validate,
+)
+from pipeline.training_set import TrainingBatch, TrainingSet
+
+PARAMS = TrainingParams(
+    steps=6,
+    batch_size=4,
+    optimizer=OptimizerName.ADAMW,
+    learning_rate=0.001,
+    head_learning_rate=0.01,
+    weight_decay=0.01,
+    schedule=Schedule.CONSTANT,
+    selection=Selection.LAST,
+)
+FLIPS = AugmentationParams(enlarge=1, flip=True, rotate=True, brightness=0.1, contrast=0, saturation=0, hue=0)
+
+
+class _Output(NamedTuple):
+    image_logits: Tensor
+
+
+class _Net(nn.Module):
+    """A convolution as encoder, with batch norm, and a linear head; drawn from a seed."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.encoder = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+            self.head = nn.Linear(4, 2)
+
+    def forward(self, images: Tensor) -> _Output:
+        return _Output(self.head(self.encoder(images).mean(dim=(2, 3))))
+
+
+def _objective(model: nn.Module, batch: TrainingBatch, generator: torch.Generator) -> StepLosses:
+    del generator
+    logits = model(batch.images).image_logits.float()
+    loss = cross_entropy(logits, batch.class_idx)
+    return StepLosses(loss, {"image_loss": loss}, logits)
+
+
+def _fabric(precision: str = "32-true") -> Fabric:
+    return Fabric(accelerator="cpu", devices=1, precision=precision)  # type: ignore[arg-type]
+
+
+def _params(**changes: object) -> TrainingParams:
+    return PARAMS.model_copy(update=changes)
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    """Twelve images of two classes: dark noise and bright noise."""
+    images = [image // 2 + np.uint8(127 * (number % 2)) for number, image in enumerate(noise_images(12))]
+    written = write_images(tmp_path, images)
+    rows = tuple(row.__class__(**(vars(row) | {"class_idx": row.class_idx % 2})) for row in written.rows)
+    return Manifest(rows, tmp_path)
+
+
+@pytest.fixture
+def training_set(manifest: Manifest) -> TrainingSet:
+    return TrainingSet(manifest, input_size=8, augmentation=FLIPS, seed=0)
+
+
+def _validation(count: int = 3) -> list[EvaluationBatch]:
+    generator = torch.Generator().manual_seed(1)
+    return [
+        EvaluationBatch(
+            image_ids=tuple(str(index) for index in range(count)),
+            images=torch.rand(count, 3, 8, 8, generator=generator),
+            class_idx=torch.arange(count) % 2,
+            masks=torch.zeros(count, 1, 1, dtype=torch.bool),
+            has_mask=torch.zeros(count, dtype=torch.bool),
+        )
+    ]
+
+
+def _fit(
+    training_set: TrainingSet,
+    params: TrainingParams = PARAMS,
+    *,
+    model: nn.Module | None = None,
+    objective: training.Objective = _objective,
+    validation: Iterable[EvaluationBatch] = (),
+    fabric: Fabric | None = None,
+    seed: int = 0,
+) -> TrainingResult:
+    return fit(
+        model or _Net(),
+        objective,
+        training_set=training_set,
+        validation=validation,
+        params=params,
+        seed=seed,
+        fabric=fabric or _fabric(),
+        label="toy",
+    )
+
+
+def test_the_loss_falls_and_the_classes_are_learned(training_set: TrainingSet) -> None:
+    params = _params(steps=60, learning_rate=0.01, head_learning_rate=0.1)
+    history = _fit(training_set, params).history
+    assert history["image_loss"].iloc[-1] < 0.2 < history["image_loss"].iloc[0]
+    assert history["train_accuracy"].iloc[-1] == 1.0
+
+
+def _rates_by_hand(schedule: Schedule, steps: int) -> list[float]:
+    """Return each step's share of the peak rate."""
+    if schedule is Schedule.CONSTANT:
+        return [1.0] * steps
+    return [(1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)]
+
+
+@pytest.mark.parametrize("schedule", [Schedule.CONSTANT, Schedule.COSINE])
+@pytest.mark.parametrize("optimizer", list(OptimizerName))
+def test_a_loop_written_by_hand_gives_the_same_weights(
+    training_set: TrainingSet, optimizer: OptimizerName, schedule: Schedule
+) -> None:
+    params = _params(steps=7, optimizer=optimizer, schedule=schedule)
+    result = _fit(training_set, params)
+
+    model = _Net()
+    groups = [{"params": model.encoder.parameters()}, {"params": model.head.parameters()}]
+    by_hand: torch.optim.Optimizer
+    if optimizer is OptimizerName.ADAMW:
+        by_hand = torch.optim.AdamW(groups, weight_decay=0.01)
+    else:
+        by_hand = torch.optim.SGD(groups, lr=0, momentum=0.9, nesterov=True, weight_decay=0.01)
+    batches = [batch for epoch in (1, 2, 3) for batch in training_set.batches(epoch, 4)][:7]
+    model.train()
+    for batch, share in zip(batches, _rates_by_hand(schedule, 7), strict=True):
+        for group, peak in zip(by_hand.param_groups, (0.001, 0.01), strict=True):
+            group["lr"] = peak * share
+        by_hand.zero_grad()
+        cross_entropy(model(batch.images).image_logits, batch.class_idx).backward()  # type: ignore[no-untyped-call]
+        by_hand.step()
+    for name, weights in model.state_dict().items():
+        torch.testing.assert_close(result.last[name], weights, rtol=1e-5, atol=1e-7)
+
+
+def test_two_runs_give_identical_weights_and_history(training_set: TrainingSet) -> None:
+    first, second = (_fit(training_set, validation=_validation()) for _ in range(2))
+    assert all(torch.equal(first.last[name], second.last[name]) for name in first.last)
+    pd.testing.assert_frame_equal(first.history, second.history, check_exact=True)
+
+
+def test_weights_start_from_the_model_and_move(training_set: TrainingSet) -> None:
+    start = _Net().state_dict()
+    moved = _fit(training_set, _params(steps=1)).last
+    assert all(not torch.equal(moved[name], start[name]) for name in ("encoder.0.weight", "head.weight"))
+
+
+def test_encoder_and_heads_have_their_own_rates() -> None:
+    model = _Net()
+    encoder, heads = make_optimizer(model, PARAMS).param_groups
+    assert {id(weights) for weights in encoder["params"]} == {id(weights) for weights in model.encoder.parameters()}
+    assert {id(weights) for weights in heads["params"]} == {id(weights) for weights in model.head.parameters()}
+    assert (encoder["lr"], heads["lr"]) == (0.001, 0.01)
+    assert (encoder["weight_decay"], heads["weight_decay"]) == (0.01, 0.01)
+
+
+def _rates(schedule: Schedule, steps: int) -> list[tuple[float, float]]:
+    """Return the rates of encoder and heads that each step takes."""
+    params = _params(schedule=schedule, steps=steps)
+    optimizer = make_optimizer(_Net(), params)
+    scheduler = make_schedule(optimizer, params)
+    rates = []
+    for _ in range(steps):
+        encoder, heads = optimizer.param_groups
+        rates.append((float(encoder["lr"]), float(heads["lr"])))
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def test_a_constant_schedule_is_constant() -> None:
+    assert _rates(Schedule.CONSTANT, 5) == [(0.001, 0.01)] * 5
+
+
+def test_cosine_falls_from_the_peak_towards_zero() -> None:
+    # 1 + cos(0, 45, 90, 135 degrees), halved.
+    shares = [1.0, 0.5 + math.sqrt(0.5) / 2, 0.5, 0.5 - math.sqrt(0.5) / 2]
+    expected = [(0.001 * share, 0.01 * share) for share in shares]
+    assert np.allclose(_rates(Schedule.COSINE, 4), expected)
+
+
+def test_one_cycle_rises_to_each_peak_and_falls() -> None:
+    rates = np.array(_rates(Schedule.ONE_CYCLE, 100))
+    assert np.allclose(rates[:, 1], 10 * rates[:, 0])
+    assert rates[0, 0] == pytest.approx(0.001 / 25)
+    assert rates[:, 0].max() == pytest.approx(0.001, rel=0.01)
+    peak = int(rates[:, 0].argmax())
+    assert 25 <= peak <= 33
+    assert (np.diff(rates[: peak + 1, 0]) > 0).all()
+    assert (np.diff(rates[peak:, 0]) < 0).all()
+    assert rates[-1, 0] < 0.001 / 100
+
+
+@pytest.mark.parametrize("schedule", list(Schedule))
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_few_steps_have_a_schedule_too(training_set: TrainingSet, schedule: Schedule, steps: int) -> None:
+    result = _fit(training_set, _params(schedule=schedule, steps=steps))
+    assert result.history["step"].iloc[-1] == steps
+
+
+def test_the_last_epoch_may_be_short(training_set: TrainingSet) -> None:
+    # 12 images in batches of 4: three steps an epoch.
+    history = _fit(training_set, _params(steps=7)).history
+    assert history["epoch"].tolist() == [1, 2, 3]
+    assert history["step"].tolist() == [3, 6, 7]
+
+
+def test_each_step_learns_from_its_batch_and_epochs_are_numbered_from_1(training_set: TrainingSet) -> None:
+    seen: list[Tensor] = []
+
+    def objective(model: nn.Module, batch: TrainingBatch, generator: torch.Generator) -> StepLosses:
+        seen.append(batch.images)
+        return _objective(model, batch, generator)
+
+    _fit(training_set, _params(steps=5), objective=objective)
+    expected = [batch.images for epoch in (1, 2) for batch in training_set.batches(epoch, 4)][:5]
+    assert len(seen) == 5
+    assert all(torch.equal(*pair) for pair in zip(seen, expected, strict=True))
+
+
+def test_the_history_holds_means_over_the_epoch(training_set: TrainingSet) -> None:
+    losses: list[float] = []
+
+    def objective(model: nn.Module, batch: TrainingBatch, generator: torch.Generator) -> StepLosses:
+        step = _objective(model, batch, generator)
+        losses.append(float(step.total.detach()))
+        return step
+
+    history = _fit(training_set, objective=objective, validation=_validation()).history
+    columns = ["epoch", "step", "image_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate"]
+    assert history.columns.tolist() == columns
+    assert history["image_loss"].tolist() == pytest.approx([np.mean(losses[:3]), np.mean(losses[3:])])
+    assert history["learning_rate"].tolist() == [0.001, 0.001]
+
+
+class _Script:
+    """Stands in for `validate`: gives scripted values and keeps the weights that each epoch had."""
+
+    def __init__(self, rows: list[tuple[float, float]]) -> None:
+        self.rows = rows
+        self.states: list[dict[str, Tensor]] = []
+
+    def __call__(self, model: nn.Module, batches: object, device: torch.device) -> dict[str, float]:
+        del batches, device
+        loss, accuracy = self.rows[len(self.states)]
+        self.states.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return {"val_loss": loss, "val_accuracy": accuracy}
+
+
+@pytest.mark.parametrize(
+    ("selection", "epoch"), [(Selection.LAST, 4), (Selection.VAL_ACCURACY, 3), (Selection.VAL_LOSS, 1)]
+)
+def test_the_selected_weights_are_those_of_the_right_epoch(
+    training_set: TrainingSet, monkeypatch: pytest.MonkeyPatch, selection: Selection, epoch: int
+) -> None:
+    # Accuracy is highest in the epochs 2 and 3, of which the later is taken; the loss is lowest in epoch 1.
+    script = _Script([(0.1, 0.5), (0.4, 0.9), (0.3, 0.9), (0.2, 0.8)])
+    monkeypatch.setattr(training, "validate", script)
+    result = _fit(training_set, _params(steps=12, selection=selection), validation=_validation())
+    assert result.selected_epoch == epoch
+    for name, weights in result.selected.items():
+        assert torch.equal(weights, script.states[epoch - 1][name])
+        assert torch.equal(result.last[name], script.states[3][name])
+    assert (epoch == 4) == all(torch.equal(result.selected[name], result.last[name]) for name in result.last)
+
+
+def test_selected_weights_do_not_change_with_the_model(training_set: TrainingSet) -> None:
+    model = _Net()
+    result = _fit(training_set, model=model)
+    with torch.no_grad():
+        model.head.weight.zero_()
+    assert bool(result.selected["head.weight"].any())
+    assert bool(result.last["head.weight"].any())
+
+
+class _Fixed(nn.Module):
+    """Gives the logits (0, x) where x is the first pixel of the image."""
+
+    def forward(self, images: Tensor) -> _Output:
+        first = images[:, 0, 0, 0]
+        return _Output(torch.stack([torch.zeros_like(first), first], dim=1))
+
+
+def _batch(values: list[float], class_idx: list[int]) -> EvaluationBatch:
+    count = len(values)
+    images = torch.tensor(values).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
+    unknown = torch.zeros(count, dtype=torch.bool)
+    return EvaluationBatch(
+        image_ids=("",) * count,
+        images=images,
+        class_idx=torch.tensor(class_idx),
+        masks=torch.zeros(count, 1, 1, dtype=torch.bool),
+        has_mask=unknown,
+    )
+
+
+def test_validation_is_averaged_over_images_not_batches() -> None:
+    ln3 = math.log(3)  # logits (0, ln 3) are the probabilities 1/4 and 3/4
+    model = _Fixed().train()
+    scores = validate(model, [_batch([ln3, ln3], [1, 0]), _batch([-ln3], [0])], torch.device("cpu"))
+    losses = [-math.log(3 / 4), -math.log(1 / 4), -math.log(3 / 4)]
+    assert scores["val_loss"] == pytest.approx(sum(losses) / 3)
+    assert scores["val_accuracy"] == pytest.approx(2 / 3)
+    assert not model.training, "validation must not move batch statistics"
+
+
+def test_validation_leaves_the_weights_alone(training_set: TrainingSet) -> None:
+    with_it, without = _fit(training_set, validation=_validation()), _fit(training_set)
+    assert all(torch.equal(with_it.last[name], without.last[name]) for name in without.last)
+
+
+def test_no_validation_images_is_fine_for_the_last_epoch(training_set: TrainingSet) -> None:
+    result = _fit(training_set)
+    assert result.selected_epoch == 2
+    assert not [column for column in result.history if str(column).startswith("val")]
+
+
+@pytest.mark.parametrize("selection", [Selection.VAL_ACCURACY, Selection.VAL_LOSS])
+def test_a_selection_without_validation_images_is_refused(training_set: TrainingSet, selection: Selection) -> None:
+    with pytest.raises(PixelCAMError, match=f"selection: '{selection}' needs validation images"):
+        _fit(training_set, _params(selection=selection))
+
+
+def test_no_training_image_is_refused(tmp_path: Path) -> None:
+    empty = TrainingSet(Manifest((), tmp_path), input_size=8, augmentation=NO_AUGMENTATION, seed=0)
+    with pytest.raises(PixelCAMError, match="no training image"):
+        _fit(empty)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_stops_the_training(training_set: TrainingSet, value: float) -> None:
+    count = 0
+
+    def objective(model: nn.Module, batch: TrainingBatch, generator: torch.Generator) -> StepLosses:
+        nonlocal count
+        count += 1
+        step = _objective(model, batch, generator)
+        loss = step.total * (value if count == 5 else 1)
+        return StepLosses(loss, {"image_loss": loss}, step.image_logits)
+
+    with pytest.raises(PixelCAMError, match=r"toy: image_loss became .* in epoch 2; lower learning_rate"):
+        _fit(training_set, _params(steps=12), objective=objective)
+
+
+def test_random_draws_come_from_the_seed_and_go_on_from_step_to_step(training_set: TrainingSet) -> None:
+    def draws(seed: int) -> list[float]:
+        drawn: list[float] = []
+
+        def objective(model: nn.Module, batch: TrainingBatch, generator: torch.Generator) -> StepLosses:
+            drawn.append(float(torch.rand(1, generator=generator)))
+            return _objective(model, batch, generator)
+
+        _fit(training_set, objective=objective, seed=seed)
+        return drawn
+
+    assert draws(0) == draws(0)
+    assert len({*draws(0), *draws(1)}) == 12
+
+
+def test_bfloat16_autocast_learns_with_float32_weights(training_set: TrainingSet) -> None:
+    params = _params(steps=60, learning_rate=0.01, head_learning_rate=0.1)
+    result = _fit(training_set, params, fabric=_fabric("bf16-mixed"), validation=_validation())
+    assert result.device == "cpu, bf16-mixed"
+    assert {tensor.dtype for tensor in result.last.values()} == {torch.float32, torch.int64}
+    assert result.history["image_loss"].iloc[-1] < 0.2
+    exact = _fit(training_set, params)
+    assert not torch.equal(result.last["head.weight"], exact.last["head.weight"]), "autocast had no effect"

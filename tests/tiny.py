@@ -1,0 +1,227 @@
+"""Tiny domains, parameters and a finished run: a training takes a second, yet every stage is gone through."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from PIL import Image
+
+from pipeline.config import AugmentationParams, Params
+from pipeline.files import sha256_of
+from pipeline.manifest import Manifest, ManifestRow, Split
+from stages import evaluate_ood, extract_pseudo_labels, prepare, report, train_pixelcam, train_teacher
+
+ROOT = Path(__file__).parent.parent
+SIZE = (72, 60)  # width and height of the images: not square, and not the input size
+CLASSES = ("benign", "malignant")
+COUNTS = {"home": {"train": 6, "val": 2, "test": 3}, "away": {"test": 4}}
+NO_AUGMENTATION = AugmentationParams(enlarge=1, flip=False, rotate=False, brightness=0, contrast=0, saturation=0, hue=0)
+
+
+def make_row(image: str, *, root: Path, **changes: Any) -> ManifestRow:  # noqa: ANN401 - any field
+    """Return the row of a training image that exists below `root`, with other values where given."""
+    mask = changes.get("mask", "")
+    values: dict[str, Any] = {
+        "image": image,
+        "mask": "",
+        "ignore_mask": "",
+        "label": "benign",
+        "class_idx": 0,
+        "split": Split.TRAIN,
+        "patient": "",
+        "width": 1,
+        "height": 1,
+        "image_sha256": sha256_of(root / image),
+        "mask_sha256": sha256_of(root / mask) if mask else "",
+        "mask_selectable": False,
+    }
+    return ManifestRow(**(values | changes))
+
+
+def write_images(root: Path, images: Sequence[npt.NDArray[np.uint8]]) -> Manifest:
+    """Write images as 0.png, 1.png, ... and return a manifest whose `class_idx` counts them."""
+    root.mkdir(parents=True, exist_ok=True)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(root / f"{number}.png")
+    return Manifest(tuple(make_row(f"{i}.png", root=root, class_idx=i) for i in range(len(images))), root)
+
+
+def noise_images(count: int, *, size: int = 8) -> list[npt.NDArray[np.uint8]]:
+    """Return images of random pixels, uint8 (size, size, 3)."""
+    generator = np.random.default_rng(0)
+    return [generator.integers(0, 256, (size, size, 3), dtype=np.uint8) for _ in range(count)]
+
+
+def write_domain(root: Path, counts: Mapping[str, int], *, seed: int, empty_class: str | None = None) -> None:
+    """Write a table domain: a dark disc is benign, a dark bar malignant, and nothing is `empty_class`."""
+    generator = np.random.default_rng(seed)
+    rows = ["image,label,mask,split"]
+    for split, count in counts.items():
+        for number in range(count):
+            label = CLASSES[number % 2]
+            image, mask = _draw(generator, disc=label == CLASSES[0], empty=label == empty_class)
+            name = f"{split}_{number}.png"
+            for folder, picture in (("images", image), ("masks", mask)):
+                (root / folder).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(picture).save(root / folder / name)
+            rows.append(f"images/{name},{label},masks/{name},{split}")
+    (root / "table.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def _draw(
+    generator: np.random.Generator, *, disc: bool, empty: bool
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    width, height = SIZE
+    y, x = np.mgrid[:height, :width]
+    centre_y, centre_x = generator.integers(20, 40, 2)
+    mask = (y - centre_y) ** 2 + (x - centre_x) ** 2 < 144 if disc else abs(y - centre_y) < 8
+    mask = mask & (not empty)
+    image = generator.normal((225, 180, 205), 12, (height, width, 3))
+    image[mask] -= (90, 100, 40)
+    return image.clip(0, 255).astype(np.uint8), mask
+
+
+def params_values(root: Path) -> dict[str, Any]:
+    """Return params.yaml as shipped with everything small, and the table domains `home` and `away` below `root`."""
+    values: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    values |= {"source": "home", "target_domains": ["home", "away"], "encoder": "test_efficientnet"}
+    values["domains"] = {
+        name: {
+            "adapter": "table",
+            "root": str(root / name),
+            "table": "table.csv",
+            "classes": list(CLASSES),
+            "background_class": "benign" if name == "away" else None,
+            "val_fraction": 0.0,
+            "test_fraction": 1.0,
+            "seed": 0,
+            "shared_patients": "reject",
+        }
+        for name in ("home", "away")
+    }
+    values["model"] |= {"encoder_weights": "random", "input_size": 64}
+    for section in ("train_teacher", "train_pixelcam"):
+        values[section] |= {"steps": 4, "batch_size": 2}
+    values["extract_pseudo_labels"]["batch_size"] = 4
+    values["evaluate_ood"] |= {"map_size": 32, "batch_size": 2}
+    values["report"]["images_per_domain"] = 3
+    return values
+
+
+def change(values: dict[str, Any], changes: Mapping[str, object]) -> dict[str, Any]:
+    """Set dotted keys and return the values."""
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        inner = values
+        for section in sections:
+            inner = inner[section]
+        inner[last] = value
+    return values
+
+
+def tiny_params(root: Path, changes: Mapping[str, object] | None = None) -> Params:
+    """Return the tiny parameters for domains below `root`."""
+    return Params.model_validate(change(params_values(root), changes or {}))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A project's folder: raw data, params.yaml and where the stages put their outputs."""
+
+    root: Path
+
+    @property
+    def params(self) -> Path:
+        """The params file."""
+        return self.root / "params.yaml"
+
+    @property
+    def prepared(self) -> Path:
+        """The prepared domains."""
+        return self.root / "data/prepared"
+
+    @property
+    def teacher(self) -> Path:
+        """The teacher's folder."""
+        return self.root / "models/teacher"
+
+    @property
+    def pixelcam(self) -> Path:
+        """PixelCAM's folder."""
+        return self.root / "models/pixelcam"
+
+    @property
+    def store(self) -> Path:
+        """The pseudo-labels."""
+        return self.root / "data/pseudo_labels.zarr"
+
+    @property
+    def quality(self) -> Path:
+        """The pseudo-labels' quality."""
+        return self.root / "metrics/pseudo_labels.json"
+
+    @property
+    def scores(self) -> Path:
+        """The scores."""
+        return self.root / "metrics/evaluation.json"
+
+    @property
+    def per_image(self) -> Path:
+        """The scores of each image."""
+        return self.root / "metrics/per_image.csv"
+
+    @property
+    def curves(self) -> Path:
+        """The precision-recall curves."""
+        return self.root / "metrics/precision_recall.csv"
+
+    @property
+    def report(self) -> Path:
+        """The report."""
+        return self.root / "reports/index.html"
+
+
+def start_run(root: Path, changes: Mapping[str, object] | None = None) -> Run:
+    """Write two domains and a params.yaml; no stage has run yet."""
+    run = Run(root)
+    write_domain(root / "raw/home", COUNTS["home"], seed=1)
+    write_domain(root / "raw/away", COUNTS["away"], seed=2, empty_class="benign")
+    write_params(run, changes)
+    return run
+
+
+def write_params(run: Run, changes: Mapping[str, object] | None = None) -> None:
+    """Write the params.yaml of a run."""
+    values = change(params_values(run.root / "raw"), changes or {})
+    run.params.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+def finish_run(run: Run) -> None:
+    """Call every stage as dvc.yaml does."""
+    prepare_domains(run)
+    train_teacher.main(run.params, run.prepared / "home", run.teacher)
+    extract_pseudo_labels.main(run.params, run.prepared / "home", run.teacher, run.store, run.quality)
+    train_pixelcam.main(run.params, run.prepared / "home", run.store, run.teacher, run.pixelcam)
+    evaluate_ood.main(run.params, run.prepared, run.teacher, run.pixelcam, run.scores, run.per_image, run.curves)
+    metrics = (run.quality, run.scores, run.per_image, run.curves)
+    report.main(run.params, run.prepared, run.store, run.teacher, run.pixelcam, *metrics, run.report)
+
+
+def prepare_domains(run: Run) -> None:
+    """Prepare both domains."""
+    for domain in ("home", "away"):
+        prepare.main(domain, run.params, run.prepared / domain)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file below a folder, by its path."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
