@@ -57,8 +57,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write values as JSON with sorted keys, whole or not at all."""
-    write_text(path, json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    """Write values as JSON in their order, whole or not at all."""
+    write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:

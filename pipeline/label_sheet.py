@@ -7,10 +7,9 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.files import replacing_file
 from pipeline.images import read_image
 from pipeline.labels import PIXEL_LABELS
-from pipeline.overlays import SHEET_COLOUR, Picture, contact_sheet, heat_overlay, label_overlay
+from pipeline.overlays import SHEET_COLOUR, Picture, contact_sheet, heat_overlay, label_overlay, write_picture
 from pipeline.store import PseudoLabelStore
 
 SHOWN_ATTRIBUTES: Final = (
@@ -65,8 +64,7 @@ def write_label_sheet(store: PseudoLabelStore, output: Path, *, count: int, imag
         parts += [_caption(f"{image_id}: {classes[class_idx[row]]}"), _row(store, image_id, images)]
     width = max(part.shape[1] for part in parts)
     sheet = np.concatenate([_widened(part, width) for part in parts])
-    with replacing_file(output) as temporary:
-        Image.fromarray(sheet).save(temporary, format="PNG")
+    write_picture(output, sheet)
 
 
 def _row(store: PseudoLabelStore, image_id: str, images: Path | None) -> Picture:

@@ -5,6 +5,7 @@ of lightness survives print, grey and colour-blind eyes, and whose ends are the 
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -13,6 +14,7 @@ from matplotlib import colormaps
 from PIL import Image
 from scipy import ndimage
 
+from pipeline.files import replacing_file
 from pipeline.labels import BACKGROUND, FOREGROUND
 
 Picture = npt.NDArray[np.uint8]  # (H, W, 3), RGB
@@ -100,6 +102,12 @@ def contact_sheet(rows: Sequence[Sequence[Picture]], *, side: int) -> Picture:
             left = gap + column * (side + gap) + (side - small.shape[1]) // 2
             sheet[top : top + small.shape[0], left : left + small.shape[1]] = small
     return sheet
+
+
+def write_picture(path: Path, picture: Picture) -> None:
+    """Write a picture as PNG, whole or not at all."""
+    with replacing_file(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG")
 
 
 def _grey(image: Picture) -> npt.NDArray[np.float64]:

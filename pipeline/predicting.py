@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
 
 from pipeline.devices import make_fabric
 from pipeline.errors import PixelCAMError
 from pipeline.files import replacing_file
 from pipeline.images import read_image
-from pipeline.overlays import heat_overlay
+from pipeline.overlays import heat_overlay, write_picture
 from pipeline.pixelcam import PixelCAMLocalizer, load_pixelcam
 from pipeline.resizing import resize_map
 from pipeline.square_images import squash
@@ -74,13 +72,8 @@ def _predict_one(
     localization = localizer(square.unsqueeze(0).to(device), torch.zeros(1, dtype=torch.int64, device=device))
     heat = resize_map(localization.maps, image.shape[:2])[0].clamp(0, 1).cpu().numpy()
     overlay, array = output / f"{path.stem}_overlay.png", output / f"{path.stem}_map.npy"
-    _save_picture(overlay, heat_overlay(image, heat=heat))
+    write_picture(overlay, heat_overlay(image, heat=heat))
     with replacing_file(array) as temporary, temporary.open("wb") as file:
         np.save(file, heat, allow_pickle=False)
     probabilities = localization.image_logits[0].softmax(dim=0).tolist()
     return Prediction(path, dict(zip(classes, probabilities, strict=True)), overlay, array)
-
-
-def _save_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:
-    with replacing_file(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="PNG")

@@ -19,7 +19,7 @@ class TeacherLocalizer:
     Args:
         teacher: is put into evaluation mode.
         params: how the CAM is read.
-        image_scale: how much larger the images come than the teacher's input, so that larger views are no mere blow-ups.
+        image_scale: how much larger the images come than the teacher's input, so that larger views have detail.
     """
 
     def __init__(self, teacher: Teacher, params: CamParams, *, image_scale: float = 1.0) -> None:

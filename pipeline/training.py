@@ -120,7 +120,9 @@ def fit(
             rank = _rank(row, params.selection)
             if rank <= best_rank:
                 selected, selected_epoch, best_rank = _state_of(model), epoch, rank
-    return TrainingResult(selected, _state_of(model), selected_epoch, pd.DataFrame(history), describe_device(fabric))
+    last = _state_of(model)
+    _check_finite({name: float(tensor.float().sum()) for name, tensor in last.items()}, label=label, epoch=len(history))
+    return TrainingResult(selected, last, selected_epoch, pd.DataFrame(history), describe_device(fabric))
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""Stage `report`: one self-contained page with scores, curves and pictures."""
+"""Stage `report`: one self-contained page with scores, curves and pictures, and the method in one picture."""
 
 from pathlib import Path
 
@@ -6,6 +6,8 @@ from pipeline.config import load_params
 from pipeline.console import run
 from pipeline.domains import read_domain
 from pipeline.files import write_text
+from pipeline.overlays import write_picture
+from pipeline.overview import draw_overview
 from pipeline.report_content import ReportSources, gather_report
 from pipeline.reporting import render_report
 
@@ -20,9 +22,10 @@ def main(
     scores: Path,
     per_image: Path,
     curves: Path,
-    output: Path,
+    page: Path,
+    overview: Path,
 ) -> None:
-    """Write the page OUTPUT about the models in TEACHER and PIXELCAM, from the files of their metrics."""
+    """Write PAGE and the picture OVERVIEW about the models in TEACHER and PIXELCAM, from the files of their metrics."""
     values = load_params(params)
     sources = ReportSources(
         teacher=teacher,
@@ -34,7 +37,9 @@ def main(
         label_quality=label_quality,
     )
     domains = [read_domain(name, values, prepared / name) for name in values.target_domains]
-    write_text(output, render_report(gather_report(domains, sources, values)))
+    content = gather_report(domains, sources, values)
+    write_picture(overview, draw_overview(content.domains[0].gallery, values.extract_pseudo_labels))
+    write_text(page, render_report(content))
 
 
 if __name__ == "__main__":

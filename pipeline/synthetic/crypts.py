@@ -31,7 +31,7 @@ class Crypt:
         wave = np.zeros_like(turned)
         for harmonic, amplitude, phase in zip(_HARMONICS, self.amplitudes, self.phases, strict=True):
             wave += amplitude * np.cos(harmonic * turned + phase)
-        return (ellipse * (1.0 + wave)).astype(np.float32)
+        return np.asarray(ellipse * (1.0 + wave), dtype=np.float32)
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,21 @@ def lay_cytoplasm(
     return stains.over(0.97 * glands.lumen, haematoxylin=0.4 * wisps, eosin=wisps)
 
 
+def fill_lumens(
+    rng: np.random.Generator, frame: Frame, stains: StainMaps, glands: Glands, *, empty: float
+) -> StainMaps:
+    """Fill lumens with pink secretion until no more than the share `empty` of the image is empty lumen."""
+    total = float(glands.lumen.mean())
+    if total <= empty:
+        return stains
+    noise = smooth_noise(rng, frame, 28.0) + 0.3 * smooth_noise(rng, frame, 9.0)
+    edge = float(np.quantile(noise[glands.lumen > 0.5], empty / total)) if (glands.lumen > 0.5).any() else 0.0
+    filled = glands.lumen * ramp(noise, low=edge - 0.08, high=edge + 0.08)
+    film = 1.0 + 0.15 * smooth_noise(rng, frame, 6.0)
+    tint = rng.uniform(0.20, 0.36)
+    return stains.over(filled, haematoxylin=0.10 * film, eosin=tint * film)
+
+
 def add_debris(
     rng: np.random.Generator, frame: Frame, stains: StainMaps, glands: Glands, body: Cytoplasm, *, dirty: float
 ) -> StainMaps:
@@ -83,7 +98,7 @@ def add_crypt_cells(rng: np.random.Generator, frame: Frame, stains: StainMaps, c
         major=size * np.sqrt(elongation),
         minor=size / np.sqrt(elongation),
         size_spread=0.09,
-        strength=0.95,
+        strength=1.02,
         strength_spread=0.12,
         pallor=rng.uniform(0.1, 0.5),
         lobing=0.04,
@@ -151,7 +166,7 @@ def draw_atypia(rng: np.random.Generator) -> Atypia:
         major=size * np.sqrt(aspect),
         minor=size / np.sqrt(aspect),
         size_spread=rng.uniform(0.14, 0.24),
-        strength=0.9 + 0.25 * pallor,
+        strength=0.82 + 0.25 * pallor,
         strength_spread=0.2,
         pallor=pallor,
         lobing=0.11,

@@ -1,4 +1,4 @@
-"""Physical coordinates: everything is laid out in micrometres, so an image of any size shows the same kind of tissue."""
+"""Physical coordinates: all is laid out in micrometres, so an image of any size shows the same kind of tissue."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ FloatMap = npt.NDArray[np.float32]  # (H, W), or (N) for values at points
 BoolMap = npt.NDArray[np.bool_]
 Points = npt.NDArray[np.float32]  # (N, 2), micrometres, y before x
 
-FIELD_WIDTH = 256.0  # micrometres: 1 micrometre per pixel, a 10x scan, at 256 px
+FIELD_WIDTH = 160.0  # micrometres: 1.6 pixels per micrometre, a 16x scan, at 256 px
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Frame:
     def sample(self, values: FloatMap, points: Points) -> FloatMap:
         """Return a map's values at points (N, 2), nearest pixel; points outside take the border's value."""
         rows, columns = np.clip(np.floor(points.T * self.scale).astype(np.intp), 0, self.size - 1)
-        return values[rows, columns]
+        return np.asarray(values[rows, columns], dtype=np.float32)
 
 
 def ramp(values: FloatMap, *, low: float, high: float) -> FloatMap:
     """Rise linearly from 0 at `low` to 1 at `high`, constant beyond."""
-    return np.clip((values - low) / (high - low), 0.0, 1.0).astype(np.float32)
+    return np.asarray(np.clip((values - low) / (high - low), 0.0, 1.0), dtype=np.float32)

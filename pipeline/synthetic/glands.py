@@ -44,7 +44,7 @@ def distance_within(frame: Frame, region: BoolMap) -> FloatMap:
 def inward_angle(frame: Frame, glands: Glands, points: Points) -> FloatMap:
     """Return at points (N, 2) the direction perpendicular to the nearest outline, radians, 0 along x."""
     signed = ndimage.gaussian_filter(glands.depth - glands.clearance, 3.5 * frame.scale, truncate=2.0)
-    gradient_y, gradient_x = np.gradient(signed)
+    gradient_y, gradient_x = (np.asarray(part, dtype=np.float32) for part in np.gradient(signed))
     return np.arctan2(frame.sample(gradient_y, points), frame.sample(gradient_x, points))
 
 

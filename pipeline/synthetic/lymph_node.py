@@ -8,7 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.synthetic.epithelium import add_debris, add_tumour_cells, draw_atypia, draw_pale_cytoplasm, lay_cytoplasm
+from pipeline.synthetic.epithelium import (
+    add_debris,
+    add_tumour_cells,
+    draw_atypia,
+    draw_pale_cytoplasm,
+    fill_lumens,
+    lay_cytoplasm,
+)
 from pipeline.synthetic.frame import FIELD_WIDTH, BoolMap, FloatMap, Frame, ramp
 from pipeline.synthetic.glands import Glands
 from pipeline.synthetic.nuclei import Nucleus, add_nuclei, draw_cells, stamp
@@ -44,21 +51,30 @@ class _Compartments:
     mantle: FloatMap  # the denser rim around them
     sinus: FloatMap
     collagen: FloatMap  # trabeculae and capsule
+    gap: FloatMap  # empty clefts
 
     def packed(self) -> FloatMap:
         """Return where lymphocytes are packed."""
-        return ((1.0 - self.centre) * (1.0 - self.sinus) * (1.0 - self.collagen)).astype(np.float32)
+        packed = (1.0 - self.centre) * (1.0 - self.sinus) * (1.0 - self.collagen) * (1.0 - self.gap)
+        return np.asarray(packed, dtype=np.float32)
 
 
-def paint_lymph_node(rng: np.random.Generator, frame: Frame, *, metastatic: bool) -> tuple[StainMaps, BoolMap]:
-    """Return the stains of a lymph node image and the mask of its tumour nests (H, W), empty in a normal node."""
+def paint_lymph_node(
+    rng: np.random.Generator, frame: Frame, *, metastatic: bool, empty: float
+) -> tuple[StainMaps, BoolMap]:
+    """Return the stains of a lymph node image and the mask of its tumour nests (H, W), empty in a normal node.
+
+    `empty` is the share of the image that clefts and lumens are meant to take together, in either class.
+    """
     pale = rng.uniform(*_PALE)
     part = rng.uniform(*_TUMOUR) if metastatic else 0.0
     glands = grow_tumour(rng, frame, draw_metastasis(rng, share=pale * part)) if metastatic else None
     body, density = draw_pale_cytoplasm(rng), rng.uniform(0.8, 0.98)
-    compartments = _draw_compartments(rng, frame, pale * (1.0 - part), glands)
+    compartments = _draw_compartments(rng, frame, pale * (1.0 - part), glands, empty=empty)
     stains = _lay_node(rng, frame, compartments)
-    outside = frame.blank(1.0) if glands is None else ramp(glands.clearance, low=0.5, high=2.5)
+    outside = 1.0 - compartments.gap
+    if glands is not None:
+        outside = outside * ramp(glands.clearance, low=0.5, high=2.5)
     stains = _add_residents(rng, frame, stains, compartments, outside)
     spacing = rng.uniform(5.3, 6.1)
     presence = compartments.packed() * outside * (density + 0.1 * compartments.mantle)
@@ -68,19 +84,38 @@ def paint_lymph_node(rng: np.random.Generator, frame: Frame, *, metastatic: bool
         return stains, np.zeros((frame.size, frame.size), dtype=bool)
     stains = add_round_cells(rng, frame, stains, lymphocytes, plasma=rng.uniform(0.0, 0.2))
     stains = lay_cytoplasm(rng, frame, stains, glands, body)
+    stains = fill_lumens(rng, frame, stains, glands, empty=empty)
     stains = add_debris(rng, frame, stains, glands, body, dirty=rng.uniform(0.2, 0.8))
     stains = add_tumour_cells(rng, frame, stains, glands, draw_atypia(rng))
     return stains, glands.inside
 
 
-def _draw_compartments(rng: np.random.Generator, frame: Frame, share: float, glands: Glands | None) -> _Compartments:
+def _draw_compartments(
+    rng: np.random.Generator, frame: Frame, share: float, glands: Glands | None, *, empty: float
+) -> _Compartments:
     """Divide `share` of the image among follicles, sinuses and collagen, away from tumour."""
     parts = rng.dirichlet([1.6, 1.6, 0.8]) * share
     clear = frame.blank(1.0) if glands is None else ramp(glands.clearance, low=1.0, high=4.0)
     centre, mantle = _follicles(rng, frame, float(parts[0]))
     sinus = _band(rng, frame, float(parts[1]), wavelength=rng.uniform(55.0, 90.0)) * (1.0 - centre)
     collagen = _band(rng, frame, float(parts[2]), wavelength=rng.uniform(90.0, 150.0)) * (1.0 - centre)
-    return _Compartments(centre * clear, mantle * clear, (sinus * clear * (1.0 - collagen)), collagen * clear)
+    gap = _clefts(rng, frame, glands, clear, empty=empty)
+    collagen = collagen * clear * (1.0 - gap)
+    sinus = (sinus * clear * (1.0 - collagen)).astype(np.float32)
+    return _Compartments(centre * clear * (1.0 - gap), mantle * clear, sinus, collagen, gap)
+
+
+def _clefts(
+    rng: np.random.Generator, frame: Frame, glands: Glands | None, clear: FloatMap, *, empty: float
+) -> FloatMap:
+    """Return ragged clefts that make up the share `empty` of the image, together with the tumour's lumens."""
+    missing = empty if glands is None else empty - float(glands.lumen.mean())
+    if missing < 0.002:
+        return frame.blank()
+    crack = 0.8 * smooth_noise(rng, frame, 60.0) - 1.3 * np.abs(smooth_noise(rng, frame, 42.0))
+    noise = crack + 0.2 * smooth_noise(rng, frame, 8.0) - 6.0 * (1.0 - clear)
+    edge = float(np.quantile(noise, 1.0 - missing))
+    return ramp(noise, low=edge - 0.06, high=edge + 0.06)
 
 
 def _follicles(rng: np.random.Generator, frame: Frame, share: float) -> tuple[FloatMap, FloatMap]:
@@ -120,7 +155,8 @@ def _lay_node(rng: np.random.Generator, frame: Frame, compartments: _Compartment
     reticulum = (0.08 + rng.uniform(0.2, 0.4) * (1.0 - open_space)) * fine
     stains = stains.over(compartments.sinus, haematoxylin=0.3 * reticulum, eosin=reticulum)
     strand = (1.0 + 0.2 * texture) * rng.uniform(0.36, 0.56)
-    return stains.over(compartments.collagen, haematoxylin=0.10, eosin=strand)
+    stains = stains.over(compartments.collagen, haematoxylin=0.10, eosin=strand)
+    return stains.over(0.96 * compartments.gap, haematoxylin=0.02, eosin=0.03)
 
 
 def _add_residents(

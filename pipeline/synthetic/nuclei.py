@@ -127,5 +127,5 @@ def add_nuclei(stains: StainMaps, stamped: Stamped, *, chromatin: FloatMap) -> S
     nuclear = stamped.strength * np.maximum(1.0 + 0.22 * chromatin, 0.2)
     return StainMaps(
         stains.haematoxylin * (1.0 - 0.6 * stamped.cover) + nuclear,
-        stains.eosin * (1.0 - 0.5 * stamped.cover),
+        stains.eosin * (1.0 - 0.8 * stamped.cover) + np.float32(0.12) * stamped.cover,
     )

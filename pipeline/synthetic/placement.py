@@ -33,7 +33,7 @@ def thin(rng: np.random.Generator, points: Points, spacing: float) -> Points:
 
 
 def scatter(rng: np.random.Generator, frame: Frame, presence: FloatMap, *, spacing: float) -> Points:
-    """Return points (N, 2) at least `spacing` apart, as dense as that allows where `presence` (H, W) is 1, none at 0."""
+    """Return points (N, 2) at least `spacing` apart: as dense as they come where `presence` (H, W) is 1, none at 0."""
     side = FIELD_WIDTH + 2.0 * _MARGIN
     candidates = rng.uniform(-_MARGIN, FIELD_WIDTH + _MARGIN, (int(2.5 * (side / spacing) ** 2), 2)).astype(np.float32)
     wanted = rng.random(len(candidates)) < frame.sample(presence, candidates)

@@ -10,7 +10,7 @@ from pipeline.synthetic.colon import paint_colon
 from pipeline.synthetic.frame import BoolMap, Frame
 from pipeline.synthetic.lymph_node import paint_lymph_node
 from pipeline.synthetic.stains import SlideStyle, StainMaps, draw_style, scan
-from pipeline.synthetic.tones import take_tones
+from pipeline.synthetic.tones import Region, take_tones
 
 _COMPANION_SIZE = 128  # pixels: enough for a distribution
 _STREAMS = {Tissue.COLON: 0, Tissue.LYMPH_NODE: 1}  # keep the tissues' random streams apart
@@ -40,10 +40,15 @@ def render_image(tissue: Tissue, *, class_idx: int, size: int, seed: int, index:
     rng = np.random.default_rng(np.random.SeedSequence([seed, index, class_idx, _STREAMS[tissue]]))
     style = draw_style(rng, tissue)
     small = Frame(min(size, _COMPANION_SIZE))
-    companions = [_paint(rng, tissue, class_idx=other, frame=small, style=style)[0] for other in range(2)]
+    companions = [_paint(rng, tissue, class_idx=other, frame=small, style=style) for other in range(2)]
     stains, mask = _paint(rng, tissue, class_idx=class_idx, frame=Frame(size), style=style)
-    image = scan(rng, take_tones(stains, companions), style)
-    return RenderedImage(image, mask)
+    toned = take_tones(_region(tissue, stains, mask), [_region(tissue, *companion) for companion in companions])
+    return RenderedImage(scan(rng, toned, style), mask)
+
+
+def _region(tissue: Tissue, stains: StainMaps, mask: BoolMap) -> Region:
+    """Return where both classes are to have the same tones: in glands, or in all of a node, as one may have none."""
+    return Region(stains, mask if tissue is Tissue.COLON and mask.any() else np.ones_like(mask))
 
 
 def _paint(
@@ -54,5 +59,5 @@ def _paint(
         case Tissue.COLON:
             stains, mask = paint_colon(rng, frame, malignant=class_idx == 1)
         case Tissue.LYMPH_NODE:
-            stains, mask = paint_lymph_node(rng, frame, metastatic=class_idx == 1)
+            stains, mask = paint_lymph_node(rng, frame, metastatic=class_idx == 1, empty=style.empty)
     return stains.smeared(style.blur * frame.scale), mask

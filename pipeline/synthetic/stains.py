@@ -1,6 +1,7 @@
 """From stain concentrations to colour: Beer-Lambert absorption by two dyes, as a slide scanner records it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -8,6 +9,8 @@ from scipy import ndimage
 
 from pipeline.config import Tissue
 from pipeline.synthetic.frame import FloatMap
+
+Amount = npt.NDArray[np.floating[Any]] | float  # of a dye: a map (H, W) or one value
 
 
 @dataclass(frozen=True)
@@ -17,10 +20,13 @@ class StainMaps:
     haematoxylin: FloatMap
     eosin: FloatMap
 
-    def over(self, cover: FloatMap, *, haematoxylin: FloatMap | float, eosin: FloatMap | float) -> "StainMaps":
+    def over(self, cover: FloatMap, *, haematoxylin: Amount, eosin: Amount) -> "StainMaps":
         """Replace both amounts where `cover` (H, W), in [0, 1], is 1, and mix in between."""
         keep = 1.0 - cover
-        return StainMaps(self.haematoxylin * keep + haematoxylin * cover, self.eosin * keep + eosin * cover)
+        return StainMaps(
+            np.asarray(self.haematoxylin * keep + haematoxylin * cover, dtype=np.float32),
+            np.asarray(self.eosin * keep + eosin * cover, dtype=np.float32),
+        )
 
     def smeared(self, sigma: float) -> "StainMaps":
         """Return both amounts blurred by a Gaussian, `sigma` in pixels."""
@@ -71,6 +77,7 @@ class SlideStyle:
     vectors: npt.NDArray[np.float32]  # (2, 3): optical density of a unit of haematoxylin and of eosin
     means: tuple[float, float]  # the image's mean amount of haematoxylin and of eosin
     white: npt.NDArray[np.float32]  # (3)
+    empty: float  # share of the section without tissue, where the tissue leaves it open
     gamma: float
     blur: float  # micrometres
     noise: float  # standard deviation in [0, 1] at white
@@ -88,6 +95,7 @@ def draw_style(rng: np.random.Generator, tissue: Tissue) -> SlideStyle:
         vectors=vectors.astype(np.float32),
         means=(strength * share, strength * (1.0 - share)),
         white=np.minimum(white, 1.0).astype(np.float32),
+        empty=rng.uniform(0.004, 0.025),
         gamma=rng.uniform(0.92, 1.12),
         blur=rng.uniform(*laboratory.blur),
         noise=rng.uniform(0.006, 0.016),
@@ -110,4 +118,4 @@ def scan(rng: np.random.Generator, stains: StainMaps, style: SlideStyle) -> npt.
     light = style.white * np.power(np.float32(10.0), -density)
     noise = rng.standard_normal(light.shape, dtype=np.float32)
     light = light + np.float32(style.noise) * np.sqrt(light) * noise
-    return np.rint(np.clip(light, 0.0, 1.0) * 255.0).astype(np.uint8)
+    return np.asarray(np.rint(np.clip(light, 0.0, 1.0) * 255.0), dtype=np.uint8)

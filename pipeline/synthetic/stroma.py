@@ -47,7 +47,7 @@ def draw_stroma_style(rng: np.random.Generator) -> StromaStyle:
         spindle_spacing=rng.uniform(8.5, 14.0),
         inflammation=rng.uniform(0.3, 0.95),
         patchiness=rng.uniform(0.2, 0.9),
-        aggregates=rng.uniform(0.1, 0.4) if rng.random() < 0.4 else 0.0,
+        aggregates=rng.uniform(0.1, 0.5) if rng.random() < 0.65 else 0.0,
         clefts=rng.uniform(1.0, 5.0) if rng.random() < 0.4 else 0.0,
         muscle=rng.uniform(0.6, 1.0) if rng.random() < 0.3 else 0.0,
         vessels=int(rng.integers(0, 4)),
@@ -86,7 +86,7 @@ def _open_gaps(
     """Open clefts around glands and tears between fibres, as shrinkage leaves them."""
     width = style.clefts * (0.5 + 0.9 * smooth_noise(rng, frame, 30.0))
     cleft = ramp(width - np.abs(clearance - 2.5), low=-0.8, high=1.0) * ramp(clearance, low=0.2, high=1.4)
-    tears = ramp(smooth_noise(rng, frame, 26.0) - 0.25 * texture, low=1.75, high=2.1) * (clearance > 4.0)
+    tears = ramp(smooth_noise(rng, frame, 26.0) - 0.25 * texture, low=1.4, high=1.75) * (clearance > 4.0)
     gap = 0.94 * np.maximum(cleft * (style.clefts > 0.0), tears)
     return stains.over(gap.astype(np.float32), haematoxylin=0.02, eosin=0.02)
 
@@ -106,7 +106,7 @@ def _add_vessels(
         distance = np.hypot(along / stretch, across) + wobble - np.float32(radius)
         free = (clearance > 1.0).astype(np.float32)
         stains = stains.over(ramp(distance, low=1.8, high=0.8) * free, haematoxylin=0.16, eosin=0.6)
-        filling = blood * np.float32(rng.uniform(0.7, 1.1)) if rng.random() < 0.65 else np.float32(0.03)
+        filling = blood * np.float32(rng.uniform(0.7, 1.1)) if rng.random() < 0.65 else 0.03
         stains = stains.over(ramp(distance, low=0.5, high=-0.5) * free, haematoxylin=0.02, eosin=filling)
     return stains
 
@@ -123,7 +123,7 @@ def _add_spindle_cells(
     presence = ramp(clearance, low=0.8, high=2.2) * np.float32(0.9)
     points = scatter(rng, frame, presence, spacing=style.spindle_spacing)
     sheath = scatter(rng, frame, ((clearance > 1.4) & (clearance < 3.6)).astype(np.float32), spacing=13.0)
-    gradient_y, gradient_x = np.gradient(clearance)
+    gradient_y, gradient_x = (np.asarray(part, dtype=np.float32) for part in np.gradient(clearance))
     tangent = np.arctan2(frame.sample(gradient_x, sheath), -frame.sample(gradient_y, sheath))
     angle = frame.sample(direction, points) + rng.normal(0.0, 0.22, len(points)).astype(np.float32)
     plump = rng.random(len(points)) < rng.uniform(0.1, 0.6)
@@ -147,7 +147,7 @@ def _add_inflammation(
 ) -> StainMaps:
     """Add lymphocytes and plasma cells, in patches, not in muscle."""
     patches = ramp(style.patchiness * smooth_noise(rng, frame, 45.0), low=-0.8, high=0.8)
-    level = float(np.interp(style.aggregates, [0.0, 0.4], [3.0, 0.5]))
+    level = float(np.interp(style.aggregates, [0.0, 0.5], [3.0, 0.1]))
     aggregates = ramp(smooth_noise(rng, frame, 70.0), low=level, high=level + 0.15)
     crowd = np.maximum(patches * np.float32(style.inflammation), aggregates)
     presence = ramp(clearance, low=1.2, high=3.5) * allowed * crowd

@@ -12,7 +12,6 @@ from pipeline.synthetic.glands import Glands, distance_within, measure_glands
 from pipeline.synthetic.placement import scatter, thin
 from pipeline.synthetic.texture import smooth_noise
 
-
 CellMap = npt.NDArray[np.intp]  # (H, W), the number of the cell a pixel is in
 
 
@@ -45,7 +44,7 @@ def draw_gland_tumour(rng: np.random.Generator, *, share: float) -> TumourStyle:
         septum=rng.uniform(2.5, 6.0),
         roughness=rng.uniform(1.6, 3.2),
         clustering=rng.uniform(0.2, 1.0),
-        slits=rng.uniform(0.3, 0.7) if cribriform else rng.uniform(0.8, 1.0),
+        slits=rng.uniform(0.4, 0.9) if cribriform else rng.uniform(0.8, 1.0),
         holes=rng.uniform(0.6, 1.0) if cribriform else rng.uniform(0.0, 0.08),
         cell_height=float(np.clip(rng.uniform(0.22, 0.33) * spacing, 11.0, 24.0)),
         buds=rng.uniform(1.0, 6.0),
@@ -54,7 +53,7 @@ def draw_gland_tumour(rng: np.random.Generator, *, share: float) -> TumourStyle:
 
 def draw_metastasis(rng: np.random.Generator, *, share: float) -> TumourStyle:
     """Draw the nests of a metastasis in a lymph node; some form glands."""
-    gland_forming = rng.random() < 0.4
+    gland_forming = rng.random() < 0.6
     spacing = rng.uniform(42.0, 95.0)
     return TumourStyle(
         share=share,
@@ -64,8 +63,8 @@ def draw_metastasis(rng: np.random.Generator, *, share: float) -> TumourStyle:
         septum=rng.uniform(2.5, 6.0),
         roughness=rng.uniform(2.0, 3.6),
         clustering=rng.uniform(0.4, 1.0),
-        slits=rng.uniform(0.4, 0.9) if gland_forming else 0.05,
-        holes=rng.uniform(0.1, 0.6) if gland_forming else 0.02,
+        slits=rng.uniform(0.4, 0.9) if gland_forming else 0.02,
+        holes=rng.uniform(0.2, 0.7) if gland_forming else 0.01,
         cell_height=float(np.clip(rng.uniform(0.24, 0.36) * spacing, 12.0, 26.0)),
         buds=rng.uniform(2.0, 9.0),
     )
@@ -100,7 +99,7 @@ def _honeycomb(rng: np.random.Generator, frame: Frame, style: TumourStyle) -> tu
     candidates = rng.uniform(-reach, reach, (int(7 * (2 * reach / style.spacing) ** 2), 2))
     centres = thin(rng, candidates.astype(np.float32), 0.8 * style.spacing)
     places = np.stack([across.ravel(), along.ravel()], axis=1)
-    distance, cell = cKDTree(centres).query(places, k=2)
+    distance, cell = (np.asarray(part) for part in cKDTree(centres).query(places, k=2))
     shape = y.shape
     nearest, second = (cell[:, i].reshape(shape) for i in range(2))
     margin = ((distance[:, 1] - distance[:, 0]) / 2.0).reshape(shape).astype(np.float32)
@@ -114,7 +113,7 @@ def _honeycomb(rng: np.random.Generator, frame: Frame, style: TumourStyle) -> tu
     field, has_slit = (np.kron(part, np.ones((step, step), part.dtype)) for part in (field, has_slit))
     extent = (slice(0, frame.size), slice(0, frame.size))
     smooth = ndimage.gaussian_filter(field[extent], 3.0 * frame.scale, truncate=2.0)
-    slits = ndimage.gaussian_filter(has_slit[extent].astype(np.float32), 2.5 * frame.scale, truncate=2.0)
+    slits = ndimage.gaussian_filter(has_slit[extent].astype(np.float32), 4.0 * frame.scale, truncate=2.0)
     return smooth.astype(np.float32), ramp(slits, low=0.4, high=0.7)
 
 
