@@ -1,7 +1,6 @@
 """What is learned from: images augmented anew in every epoch, with their pseudo-labels if there are any."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -97,8 +96,7 @@ class TrainingSet:
         return max(1, len(self) // batch_size)
 
     def _collate(self, indices: list[int], epoch: int) -> TrainingBatch:
-        with ThreadPoolExecutor() as pool:
-            samples = list(pool.map(lambda index: self._sample(index, epoch), indices))
+        samples = [self._sample(index, epoch) for index in indices]
         class_idx = torch.tensor([self.images.manifest.rows[index].class_idx for index in indices])
         images = torch.stack([sample[0] for sample in samples])
         if self.store is None:

@@ -185,6 +185,11 @@ class Run:
         """The report."""
         return self.root / "reports/index.html"
 
+    @property
+    def overview(self) -> Path:
+        """The method in one picture."""
+        return self.root / "reports/overview.png"
+
 
 def start_run(root: Path, changes: Mapping[str, object] | None = None) -> Run:
     """Write two domains and a params.yaml; no stage has run yet."""
@@ -209,7 +214,7 @@ def finish_run(run: Run) -> None:
     train_pixelcam.main(run.params, run.prepared / "home", run.store, run.teacher, run.pixelcam)
     evaluate_ood.main(run.params, run.prepared, run.teacher, run.pixelcam, run.scores, run.per_image, run.curves)
     metrics = (run.quality, run.scores, run.per_image, run.curves)
-    report.main(run.params, run.prepared, run.store, run.teacher, run.pixelcam, *metrics, run.report)
+    report.main(run.params, run.prepared, run.store, run.teacher, run.pixelcam, *metrics, run.report, run.overview)
 
 
 def prepare_domains(run: Run) -> None:

@@ -18,7 +18,7 @@ from pipeline.synthetic.render import RenderedImage, render_image
 
 WITH_REGION = [(Tissue.COLON, 0), (Tissue.COLON, 1), (Tissue.LYMPH_NODE, 1)]
 SIZE = 128
-IMAGES_PER_CLASS = 100
+IMAGES_PER_CLASS = 80
 
 
 @cache

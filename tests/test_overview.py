@@ -1,0 +1,35 @@
+"""The method in one picture: five parts of one image, the labels cut as for training."""
+
+import numpy as np
+
+from pipeline.config import ExtractionParams
+from pipeline.overlays import heat_overlay, label_overlay
+from pipeline.overview import draw_overview
+from pipeline.reporting import GalleryImage, ModelView
+
+
+def shown(brightness: int) -> GalleryImage:
+    heat = np.linspace(0, 1, 16 * 16, dtype=np.float32).reshape(16, 16)
+    view = ModelView(map=heat, predicted_class="benign", dice=None, false_positive_share=None)
+    image = np.full((256, 256, 3), brightness, dtype=np.uint8)
+    return GalleryImage(
+        name="a.png", label="benign", reason="median of 3", image=image, mask=None, teacher=view, pixelcam=view
+    )
+
+
+def test_middle_image_is_shown_with_cam_labels_and_map() -> None:
+    params = ExtractionParams(batch_size=1, foreground_threshold=0.75, background_fraction=0.25)
+    picture = draw_overview([shown(10), shown(200), shown(90)], params)
+    gap = 8
+    assert picture.shape == (256 + 2 * gap, 5 * 256 + 6 * gap, 3)
+    parts = [picture[gap:-gap, gap + k * (256 + gap) :][:, :256] for k in range(5)]
+    middle = shown(200)
+    assert np.array_equal(parts[0], middle.image)
+    assert np.array_equal(parts[1], middle.image), "no mask, no contour"
+    assert np.array_equal(parts[2], heat_overlay(middle.image, heat=middle.teacher.map))
+    assert np.array_equal(parts[4], heat_overlay(middle.image, heat=middle.pixelcam.map))
+    all_ignored = label_overlay(middle.image, labels=np.full((256, 256), 255, dtype=np.uint8))
+    changed = (parts[3] != all_ignored).any(axis=2)
+    assert not changed[100:160].any(), "the middle of a ramp is neither foreground nor background"
+    assert changed[:50].all(), "the lowest quarter is background"
+    assert changed[-50:].all(), "the highest quarter is foreground"
