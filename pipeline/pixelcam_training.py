@@ -9,7 +9,6 @@ from torch.nn.functional import cross_entropy
 from pipeline.config import Initialization, LossResolution, Params, PixelCAMParams
 from pipeline.devices import make_fabric
 from pipeline.domains import PreparedDomain
-from pipeline.encoder import build_encoder
 from pipeline.errors import PixelCAMError
 from pipeline.losses import logits_at_pixels, partial_cross_entropy
 from pipeline.manifest import Split
@@ -19,7 +18,7 @@ from pipeline.pseudo_labels import draw_pixels
 from pipeline.resizing import resize_labels, resize_map
 from pipeline.scored_set import validation_images
 from pipeline.store import PseudoLabelStore
-from pipeline.teacher import build_teacher, load_teacher
+from pipeline.teacher import load_teacher, start_teacher
 from pipeline.training import StepLosses, fit
 from pipeline.training_set import TrainingBatch, TrainingSet
 
@@ -85,14 +84,7 @@ def _initial_model(teacher: Path, params: Params, *, classes: int) -> PixelCAM:
         case Initialization.TEACHER:
             start, _ = load_teacher(teacher)
         case Initialization.ENCODER_WEIGHTS:
-            encoder = build_encoder(
-                params.encoder,
-                input_size=params.model.input_size,
-                output_stride=params.model.output_stride,
-                weights=params.model.encoder_weights,
-                seed=params.seed,
-            )
-            start = build_teacher(encoder, classes=classes, seed=params.seed)
+            start = start_teacher(params, classes=classes)
     return build_pixelcam(start.encoder, start.image_head, seed=params.seed)
 
 

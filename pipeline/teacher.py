@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from pipeline.encoder import Encoder, rebuild_encoder
+from pipeline.config import Params
+from pipeline.encoder import Encoder, build_encoder, rebuild_encoder
 from pipeline.heads import ImageHead
 from pipeline.model_files import ModelInfo, load_weights, read_info
 from pipeline.seeding import global_seed
@@ -34,6 +35,22 @@ def build_teacher(encoder: Encoder, *, classes: int, seed: int) -> Teacher:
     """Put a new image head, drawn from `seed`, on an encoder."""
     with global_seed(seed, "image head"):
         return Teacher(encoder, ImageHead(encoder.channels, classes))
+
+
+def start_teacher(params: Params, *, classes: int) -> Teacher:
+    """Build a teacher as its training starts: an encoder with its initial weights, and a new image head.
+
+    Raises:
+        PixelCAMError: the encoder is unfit, or its weights cannot be had.
+    """
+    encoder = build_encoder(
+        params.encoder,
+        input_size=params.model.input_size,
+        output_stride=params.model.output_stride,
+        weights=params.model.encoder_weights,
+        seed=params.seed,
+    )
+    return build_teacher(encoder, classes=classes, seed=params.seed)
 
 
 def load_teacher(folder: Path) -> tuple[Teacher, ModelInfo]:

@@ -9,11 +9,10 @@ from torch.nn.functional import cross_entropy
 from pipeline.config import Params
 from pipeline.devices import make_fabric
 from pipeline.domains import PreparedDomain
-from pipeline.encoder import build_encoder
 from pipeline.manifest import Split
 from pipeline.model_files import ModelInfo, save_model
 from pipeline.scored_set import validation_images
-from pipeline.teacher import build_teacher
+from pipeline.teacher import start_teacher
 from pipeline.training import StepLosses, fit
 from pipeline.training_set import TrainingBatch, TrainingSet
 
@@ -26,15 +25,9 @@ def train_teacher(source: PreparedDomain, *, params: Params, output: Path) -> No
     """
     section = params.train_teacher
     fabric = make_fabric()
-    encoder = build_encoder(
-        params.encoder,
-        input_size=params.model.input_size,
-        output_stride=params.model.output_stride,
-        weights=params.model.encoder_weights,
-        seed=params.seed,
-    )
+    teacher = start_teacher(params, classes=len(source.classes))
     result = fit(
-        build_teacher(encoder, classes=len(source.classes), seed=params.seed),
+        teacher,
         teacher_objective,
         training_set=TrainingSet(
             source.manifest.of_split(Split.TRAIN),
@@ -48,7 +41,7 @@ def train_teacher(source: PreparedDomain, *, params: Params, output: Path) -> No
         fabric=fabric,
         label="teacher",
     )
-    info = ModelInfo(source.classes, source.name, encoder.spec)
+    info = ModelInfo(source.classes, source.name, teacher.encoder.spec)
     save_model(output, result, info=info, params=section, seed=params.seed, parents={})
 
 
