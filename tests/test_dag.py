@@ -172,7 +172,7 @@ TINY = {
     },
     "model": {"encoder_weights": "random", "input_size": 64},
     "train_teacher": {"steps": 2, "batch_size": 2},
-    "train_pixelcam": {"steps": 2, "batch_size": 2},
+    "train_pixelcam": {"steps": 2, "batch_size": 2, "pixel_loss_weight": 1.0},
     "evaluate_ood": {"map_size": 64},
     "report": {"images_per_domain": 1},
 }

@@ -81,7 +81,7 @@ def _refusal(domain: TableDomain | SplitsDomain, output: Path) -> str:
 
 def test_good_files_become_a_manifest(root: Path, output: Path) -> None:
     manifest = prepare_domain(_domain(root), output=output)
-    assert [path.name for path in output.iterdir()] == ["manifest.csv"]
+    assert sorted(path.name for path in output.iterdir()) == ["classes.json", "manifest.csv"]
     assert read_manifest(output / "manifest.csv", root=root) == manifest
     assert summary(manifest) == "4 images: train 2, val 1 (1 for selection), test 1"
     row = manifest.rows[1]
@@ -276,7 +276,7 @@ def test_synthetic_images_lie_beside_their_manifest(output: Path) -> None:
         seed=3,
     )
     manifest = prepare_domain(domain, output=output)
-    assert sorted(path.name for path in output.iterdir()) == ["images", "manifest.csv", "masks"]
+    assert sorted(path.name for path in output.iterdir()) == ["classes.json", "images", "manifest.csv", "masks"]
     assert read_manifest(output / "manifest.csv", root=None) == manifest == Manifest(manifest.rows, output)
     assert [(row.image, row.label) for row in manifest.rows] == [
         ("images/train_0000.png", "normal"),
