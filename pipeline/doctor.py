@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from pipeline.config import Params, SyntheticDomain, load_params
+from pipeline.devices import describe_device, make_fabric
 from pipeline.errors import PixelCAMError
 
 OLDEST_PYTHON = (3, 11)
@@ -46,8 +47,7 @@ def examine(params: Path) -> Iterator[Finding]:
 
 def _device() -> Finding:
     if torch.cuda.is_available():
-        precision = "bfloat16 autocast" if torch.cuda.is_bf16_supported() else "32 bit"
-        return Finding("device", f"{torch.cuda.get_device_name()}, {precision}")
+        return Finding("device", describe_device(make_fabric()))
     if torch.version.cuda and shutil.which("nvidia-smi"):
         return Finding(
             "device", "a GPU that torch cannot use", "update the NVIDIA driver for CUDA " + torch.version.cuda

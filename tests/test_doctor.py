@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from tiny import Run, start_run, write_params
 
 from pipeline import doctor
@@ -100,3 +101,9 @@ def test_a_gpu_that_torch_cannot_use_is_told(started: Run, monkeypatch: pytest.M
     assert "driver for CUDA 12.9" in _findings(started.params)["device"].remedy
     monkeypatch.setattr(torch.version, "cuda", None)
     assert _findings(started.params)["device"].remedy == ""
+
+
+def test_a_gpu_is_described_as_training_would_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(doctor, "make_fabric", lambda: Fabric(accelerator="cpu", precision="bf16-mixed"))
+    assert _findings(Path("none.yaml"))["device"] == Finding("device", "cpu, bf16-mixed")
