@@ -1,57 +1,53 @@
-"""Class activation maps (CAMs): where a classifier looked, from one forward pass and the gradient at its feature maps.
+"""Class activation maps (CAMs): where a classifier looked.
 
 One calling convention for all: (encoder, head, images, class_idx) -> float32 (B, h, w) in [0, 1], higher is foreground,
-at the resolution of the feature map. Nothing stays behind: no hook, no gradient, and the modules' mode is as it was. It
+at the resolution of the feature map. Nothing stays behind: no hook, no gradient, and the modules are as they were. It
 may be called within `torch.inference_mode()`.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import CamMethod
+from pipeline.attention_cams import rollout, tscam
+from pipeline.cam_request import CamFunction, CamRequest, normalize_cam
+from pipeline.choices import CamMethod
 from pipeline.encoder import Encoder
+from pipeline.gradient_cams import (
+    smooth_gradcam_pp,
+    weigh_as_gradcam,
+    weigh_as_gradcam_pp,
+    weigh_as_hirescam,
+    weigh_as_layercam,
+    weigh_as_xgradcam,
+    weighed_by,
+)
+from pipeline.gradient_free_cams import cam, eigencam, sat, scorecam
+from pipeline.heads import ImageHead
 from pipeline.resizing import resize_map
 
-
-class CamFunction(Protocol):
-    """Weigh a feature map (B, C, h, w) by the class score's gradient at it, same shape, into a map (B, h, w)."""
-
-    def __call__(self, *, features: Tensor, gradients: Tensor) -> Tensor: ...  # noqa: D102 - the class says it
-
-
-def weigh_as_cam(*, features: Tensor, gradients: Tensor) -> Tensor:
-    """Sum the channels by their mean gradient, signs kept.
-
-    For a head of global average pooling and one linear layer this is the classifier's own weight up to a factor: CAM of
-    Zhou et al., CVPR 2016.
-    """
-    return (gradients.mean(dim=(2, 3), keepdim=True) * features).sum(dim=1)
-
-
-def weigh_as_gradcam(*, features: Tensor, gradients: Tensor) -> Tensor:
-    """Sum the channels by their mean gradient and keep what is positive: Grad-CAM, Selvaraju et al., ICCV 2017."""
-    return weigh_as_cam(features=features, gradients=gradients).relu()
-
-
-def weigh_as_layercam(*, features: Tensor, gradients: Tensor) -> Tensor:
-    """Weigh every location by its own positive gradient: LayerCAM, Jiang et al., IEEE TIP 2021."""
-    return (gradients.relu() * features).sum(dim=1).relu()
-
-
-CAM_FUNCTIONS: dict[CamMethod, CamFunction] = {
-    CamMethod.CAM: weigh_as_cam,
-    CamMethod.GRADCAM: weigh_as_gradcam,
-    CamMethod.LAYERCAM: weigh_as_layercam,
+CAM_METHODS: Final[dict[CamMethod, CamFunction]] = {
+    CamMethod.CAM: cam,
+    CamMethod.GRADCAM: weighed_by(weigh_as_gradcam),
+    CamMethod.GRADCAM_PP: weighed_by(weigh_as_gradcam_pp),
+    CamMethod.SMOOTH_GRADCAM_PP: smooth_gradcam_pp,
+    CamMethod.XGRADCAM: weighed_by(weigh_as_xgradcam),
+    CamMethod.HIRESCAM: weighed_by(weigh_as_hirescam),
+    CamMethod.LAYERCAM: weighed_by(weigh_as_layercam),
+    CamMethod.SCORECAM: scorecam,
+    CamMethod.EIGENCAM: eigencam,
+    CamMethod.ROLLOUT: rollout,
+    CamMethod.TSCAM: tscam,
+    CamMethod.SAT: sat,
 }
 
 
 def compute_cam(
     encoder: Encoder,
-    head: nn.Module,
+    head: ImageHead,
     images: Tensor,
     class_idx: Tensor,
     *,
@@ -65,59 +61,39 @@ def compute_cam(
         head: maps the last feature map (B, C, h, w) to logits (B, K).
         images: float (B, 3, H, W) in [0, 1].
         class_idx: int64 (B,), the class each map is taken for.
-        method: how a feature map is weighed.
+        method: how the map is made.
         layers: depths, see `Encoder.forward_layers`; several maps are averaged on the finest grid among them.
 
     Returns:
         CAMs, float32 (B, h, w) in [0, 1], zeros where a map is constant; and the image logits, float32 (B, K).
 
     Raises:
-        PixelCAMError: a layer that the encoder does not have.
+        PixelCAMError: a layer that the encoder or the method does not have, or a method that does not fit the encoder
+            or the head.
     """
-    with _frozen(encoder, head), torch.inference_mode(mode=False), torch.enable_grad():
-        if images.is_inference():
-            images = images.clone()  # a tensor made in inference mode enters no graph, its copy does
-        if class_idx.is_inference():
-            class_idx = class_idx.clone()
-        maps, logits = _maps_and_logits(encoder, head, images, layers)
-        # Images do not mix in evaluation mode, so that one backward pass serves the whole batch.
-        score = logits.gather(1, class_idx.unsqueeze(1)).sum()
-        gradients = torch.autograd.grad(score, maps)
-    weigh = CAM_FUNCTIONS[method]
-    cams = [
-        normalize_cam(weigh(features=features.detach().float(), gradients=gradient.float()))
-        for features, gradient in zip(maps, gradients, strict=True)
-    ]
-    return average_cams(cams), logits.detach().float()
-
-
-def normalize_cam(cam: Tensor) -> Tensor:
-    """Stretch each map of (B, h, w) to [0, 1]; a constant map becomes zeros."""
-    flat = cam.flatten(1)
-    low, high = flat.amin(1), flat.amax(1)
-    spread = (high - low).clamp_min(torch.finfo(cam.dtype).tiny)
-    return (cam - low[:, None, None]) / spread[:, None, None]
+    with _frozen(encoder, head), torch.inference_mode(mode=False), torch.no_grad():
+        request = CamRequest(
+            encoder=encoder,
+            head=head,
+            images=_ordinary(images),
+            class_idx=_ordinary(class_idx),
+            layers=tuple(layers),
+        )
+        maps, logits = CAM_METHODS[method](request)
+        return average_cams([normalize_cam(each.float()) for each in maps]), logits.float()
 
 
 def average_cams(cams: Sequence[Tensor]) -> Tensor:
     """Average maps (B, h_i, w_i) in [0, 1] on the finest grid among them and stretch the result to [0, 1]."""
     if len(cams) == 1:
         return cams[0]
-    size = max((cam.shape[-2:] for cam in cams), key=lambda shape: shape[0] * shape[1])
-    return normalize_cam(torch.stack([resize_map(cam, size) for cam in cams]).mean(dim=0))
+    size = max((each.shape[-2:] for each in cams), key=lambda shape: shape[0] * shape[1])
+    return normalize_cam(torch.stack([resize_map(each, size) for each in cams]).mean(dim=0))
 
 
-def _maps_and_logits(
-    encoder: Encoder, head: nn.Module, images: Tensor, layers: Sequence[int]
-) -> tuple[list[Tensor], Tensor]:
-    """Return the feature maps asked for, ready to be differentiated at, and the logits computed from them."""
-    if all(encoder.resolve_layer(layer) == encoder.depths - 1 for layer in layers):
-        with torch.no_grad():
-            last = encoder(images)
-        last.requires_grad_()  # the graph begins here: nothing below the last map is kept or differentiated
-        return [last] * len(layers), head(last)
-    *maps, last = encoder.forward_layers(images.detach().requires_grad_(), layers)
-    return maps, head(last)
+def _ordinary(tensor: Tensor) -> Tensor:
+    """Return a tensor that may enter a graph: one made in inference mode may not, its copy may."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 @contextmanager

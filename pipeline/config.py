@@ -1,13 +1,30 @@
 """Typed parameters: params.yaml is read and checked here, once, before any work begins."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+from pipeline.choices import (
+    Approach,
+    CamMethod,
+    Drawing,
+    EncoderWeights,
+    ForegroundRule,
+    Frozen,
+    ImageHeadName,
+    Initialization,
+    LossResolution,
+    OptimizerName,
+    Regularization,
+    Schedule,
+    Selection,
+    SharedPatients,
+    Tissue,
+    Weights,
+)
 from pipeline.errors import PixelCAMError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -15,74 +32,8 @@ OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Jitter = Annotated[float, Field(ge=0, le=1)]
+ModelFolder = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 DomainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
-
-
-class Tissue(StrEnum):
-    """What a synthetic domain shows."""
-
-    COLON = "colon"
-    LYMPH_NODE = "lymph_node"
-
-
-class EncoderWeights(StrEnum):
-    """What an encoder starts from; `auto` takes pretrained weights where they can be had."""
-
-    AUTO = "auto"
-    PRETRAINED = "pretrained"
-    RANDOM = "random"
-
-
-class OptimizerName(StrEnum):
-    """Plain gradient descent; SGD has Nesterov momentum 0.9, which one_cycle moves between 0.85 and 0.95."""
-
-    ADAMW = "adamw"
-    SGD = "sgd"
-
-
-class Schedule(StrEnum):
-    """How the learning rate changes over the steps."""
-
-    ONE_CYCLE = "one_cycle"
-    COSINE = "cosine"
-    CONSTANT = "constant"
-
-
-class Selection(StrEnum):
-    """Which epoch's weights become the model; none of them looks at a mask."""
-
-    LAST = "last"
-    VAL_ACCURACY = "val_accuracy"
-    VAL_LOSS = "val_loss"
-
-
-class CamMethod(StrEnum):
-    """How a feature map becomes a CAM; see `pipeline.cams`."""
-
-    CAM = "cam"
-    GRADCAM = "gradcam"
-    LAYERCAM = "layercam"
-
-
-class Initialization(StrEnum):
-    """What PixelCAM's encoder starts from."""
-
-    TEACHER = "teacher"
-    ENCODER_WEIGHTS = "encoder_weights"
-
-
-class LossResolution(StrEnum):
-    """Where the pixel loss is taken: at image pixels, or at cells of the feature map."""
-
-    FULL = "full"
-    FEATURE = "feature"
-
-
-class SharedPatients(StrEnum):
-    """What to do with a patient on both sides of a split."""
-
-    REJECT = "reject"
-    ALLOW = "allow"
 
 
 class Section(BaseModel):
@@ -171,10 +122,32 @@ class TableDomain(FileDomain):
 AnyDomain = Annotated[SyntheticDomain | GlasDomain | SplitsDomain | TableDomain, Field(discriminator="adapter")]
 
 
+def _must_be_safetensors(path: Path) -> Path:
+    if path.suffix != ".safetensors":
+        known = ", ".join(EncoderWeights)
+        raise ValueError(f"must be one of {known}, or a file that ends with .safetensors")
+    return path
+
+
+WeightsFile = Annotated[Path, AfterValidator(_must_be_safetensors)]
+
+
+class EncoderParams(Section):
+    """Which timm model, and what it starts from: a choice, or a file of weights."""
+
+    name: Annotated[str, Field(min_length=1)]
+    weights: Annotated[EncoderWeights | WeightsFile, Field(union_mode="left_to_right")]
+
+
+def _name_alone(value: object) -> object:
+    """Let `encoder: NAME` stand for that model with the weights that can be had."""
+    return {"name": value, "weights": EncoderWeights.AUTO} if isinstance(value, str) else value
+
+
 class ModelParams(Section):
     """What both models have in common."""
 
-    encoder_weights: EncoderWeights
+    image_head: ImageHeadName
     output_stride: Literal[8, 16, 32] | None
     input_size: Annotated[int, Field(ge=32)]
 
@@ -202,16 +175,42 @@ class TrainingParams(Section):
     weight_decay: Annotated[float, Field(ge=0)]
     schedule: Schedule
     selection: Selection
+    keep: tuple[Selection, ...]
+    frozen: Frozen
+    layer_decay: Annotated[float, Field(gt=0, le=1)]
+
+
+class TeacherParams(TrainingParams):
+    """The teacher's training."""
+
+    regularization: Regularization
 
 
 class PixelCAMParams(TrainingParams):
     """The joint training: how it starts, and what its pixel loss is."""
 
+    approach: Approach
     initialization: Initialization
     pixel_loss_weight: Annotated[float, Field(ge=0)]
     foreground_pixels: PositiveInt
     background_pixels: PositiveInt
+    foreground_drawing: Drawing
+    redraw: bool
     loss_resolution: LossResolution
+
+    @model_validator(mode="after")
+    def _check_approach(self) -> Self:
+        if self.approach in (Approach.TWO_STEP, Approach.NEGEV) and self.initialization is not Initialization.TEACHER:
+            raise ValueError(
+                f"approach '{self.approach}' freezes the teacher's classifier; set initialization: teacher"
+            )
+        if not self.redraw and self.loss_resolution is LossResolution.FEATURE:
+            # A few dozen pixels hardly ever lie at the centre of a cell, so that next to none would be left.
+            raise ValueError("redraw: false keeps single pixels of an image; set loss_resolution: full")
+        return self
+
+
+LAST_LAYER_METHODS: Final = (CamMethod.CAM, CamMethod.ROLLOUT, CamMethod.TSCAM, CamMethod.SAT)
 
 
 class CamParams(Section):
@@ -221,6 +220,12 @@ class CamParams(Section):
     layers: tuple[int, ...] = Field(min_length=1)
     scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field(min_length=1)
     flip: bool
+
+    @model_validator(mode="after")
+    def _check_layers(self) -> Self:
+        if self.method in LAST_LAYER_METHODS and self.layers != (-1,):
+            raise ValueError(f"method '{self.method}' makes one map, of the last layer; set layers: [-1]")
+        return self
 
     @property
     def image_scale(self) -> float:
@@ -232,13 +237,17 @@ class ExtractionParams(Section):
     """Where a CAM is cut into pseudo-labels."""
 
     batch_size: PositiveInt
+    foreground_rule: ForegroundRule
     foreground_threshold: OpenFraction
+    foreground_fraction: OpenFraction
     background_fraction: OpenFraction
+    erosion: Annotated[int, Field(ge=0)]
 
 
 class EvaluationParams(Section):
     """How maps are compared with masks."""
 
+    weights: Weights
     map_size: Annotated[int, Field(ge=16)]
     batch_size: PositiveInt
 
@@ -254,17 +263,37 @@ class Params(Section):
 
     source: DomainName
     target_domains: tuple[DomainName, ...] = Field(min_length=1)
-    encoder: Annotated[str, Field(min_length=1)]
+    encoder: Annotated[EncoderParams, BeforeValidator(_name_alone)]
     seed: Annotated[int, Field(ge=0)]
     domains: dict[DomainName, AnyDomain]
     model: ModelParams
     augmentation: AugmentationParams
-    train_teacher: TrainingParams
+    train_teacher: TeacherParams
     cam: CamParams
     extract_pseudo_labels: ExtractionParams
     train_pixelcam: PixelCAMParams
+    rounds: dict[ModelFolder, ModelFolder]
     evaluate_ood: EvaluationParams
     report: ReportParams
+
+    @model_validator(mode="after")
+    def _check_teacher(self) -> Self:
+        if self.cam.method is CamMethod.SAT and self.model.image_head is not ImageHeadName.SAT:
+            raise ValueError(
+                f"cam.method 'sat' reads the map of image_head sat, and model.image_head is '{self.model.image_head}'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_rounds(self) -> Self:
+        known = ["pixelcam"]
+        for name, previous in self.rounds.items():
+            if name in (*known, "teacher"):
+                raise ValueError(f"rounds: '{name}' is the name of another model; call it round_2, round_3, ...")
+            if previous not in known:
+                raise ValueError(f"rounds: '{name}' learns from '{previous}', which must be one of {', '.join(known)}")
+            known.append(name)
+        return self
 
     @model_validator(mode="after")
     def _check_domains(self) -> Self:
@@ -284,6 +313,11 @@ class Params(Section):
                     f"{class_count}: classes are matched by their position, so list as many"
                 )
         return self
+
+    @property
+    def final_model(self) -> str:
+        """Return the folder name of the model of the last round, the one that is scored beside the teacher."""
+        return list(self.rounds)[-1] if self.rounds else "pixelcam"
 
     def domain(self, name: str) -> AnyDomain:
         """Return the description of a domain; raise a `PixelCAMError` if there is none of that name."""

@@ -3,35 +3,53 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
-from pipeline.config import EncoderWeights
+from pipeline.choices import EncoderWeights, Frozen
+from pipeline.console import say
+from pipeline.encoder_hub import Model, create_trunk, find_model
 from pipeline.encoder_weights import create_with_weights
 from pipeline.errors import PixelCAMError
 from pipeline.seeding import global_seed
 from pipeline.torchvision_operators import ensure_torchvision_imports
 
 ensure_torchvision_imports()
-import timm  # noqa: E402 - after torchvision can be imported
-from timm.data.config import resolve_model_data_config  # noqa: E402
+from timm.data.config import resolve_model_data_config  # noqa: E402 - after torchvision can be imported
+from timm.models import group_parameters  # noqa: E402
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSpec:
-    """All that is needed to build an encoder's architecture again, without its weights.
+    """All that is needed to build an encoder's architecture again, without its weights and without the model hub.
 
-    `input_size` is in pixels; `output_stride` is None where the encoder keeps its own; `weights` says in words where
-    the initial weights came from.
+    Attributes:
+        name: as in params.yaml.
+        architecture: timm's own name.
+        arguments: what `timm.create_model` takes besides, in JSON's types.
+        mean: of the three channels of images in [0, 1], for normalization.
+        std: likewise.
+        input_size: pixels.
+        weights: where the initial weights came from, in words.
     """
 
     name: str
+    architecture: str
+    arguments: dict[str, Any]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     input_size: int
-    output_stride: int | None
     weights: str
+
+    def __post_init__(self) -> None:
+        """Take the lists that JSON makes of tuples."""
+        object.__setattr__(self, "mean", tuple(self.mean))
+        object.__setattr__(self, "std", tuple(self.std))
 
 
 class Encoder(nn.Module):
@@ -40,6 +58,7 @@ class Encoder(nn.Module):
     Attributes:
         spec: how to build it again.
         channels: number of channels C of the last feature map.
+        frozen: what of it stays as it is while training.
     """
 
     mean: Tensor
@@ -51,11 +70,53 @@ class Encoder(nn.Module):
         self.spec = spec
         self.channels = int(trunk.num_features)  # type: ignore[arg-type]
         self.depths = len(trunk.feature_info)  # type: ignore[arg-type]
-        config = resolve_model_data_config(trunk)  # type: ignore[no-untyped-call]
-        self.register_buffer("mean", torch.tensor(config["mean"]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(config["std"]).view(1, 3, 1, 1), persistent=False)
+        self.frozen = Frozen.NOTHING
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
         # Convolutions run about 1.5 times faster so, measured on a CPU.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def freeze(self, frozen: Frozen) -> None:
+        """Set what stays as it is from now on, in every training mode: nothing, batch-norm statistics, or all of it."""
+        self.frozen = frozen
+        # Without a trainable weight a forward pass builds no graph.
+        self.requires_grad_(frozen is not Frozen.ENCODER)
+        if frozen is Frozen.BATCH_NORM and not any(isinstance(module, _BatchNorm) for module in self.modules()):
+            say(f"frozen: {self.spec.name} has no batch norm, so batch_norm freezes nothing")
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the training mode of all that is not frozen."""
+        super().train(mode and self.frozen is not Frozen.ENCODER)
+        if self.frozen is Frozen.BATCH_NORM:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def layer_groups(self) -> list[list[nn.Parameter]]:
+        """Return the trainable weights of each layer group of timm, from the feature map down to the image.
+
+        Weights that the feature map does not depend on, such as a norm before a classifier, are in none.
+
+        Raises:
+            PixelCAMError: timm knows no groups for this encoder.
+        """
+        if not hasattr(self.trunk, "group_matcher"):
+            raise PixelCAMError(f"layer_decay: timm knows no layer groups of {self.spec.name}; set it to 1.0")
+        named = {name: weight for name, weight in self.trunk.named_parameters() if weight.requires_grad}
+        if not named:
+            return []
+        depth_of = group_parameters(self.trunk, self.trunk.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
+        training = self.training
+        features = self.eval()(self.mean.new_zeros(1, 3, self.spec.input_size, self.spec.input_size))
+        gradients = torch.autograd.grad(features.sum(), list(named.values()), allow_unused=True)
+        self.train(training)
+        groups: dict[int, list[nn.Parameter]] = {}
+        for (name, weight), gradient in zip(named.items(), gradients, strict=True):
+            if gradient is not None:
+                groups.setdefault(depth_of[name], []).append(weight)
+        return [groups[depth] for depth in sorted(groups, reverse=True)]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the last feature map, float (B, C, h, w), of images: float (B, 3, H, W) in [0, 1]."""
@@ -123,7 +184,10 @@ class Encoder(nn.Module):
         """Bring timm's output to (B, C, h, w): channels last are moved, tokens laid out on their grid."""
         if features.ndim == 4:
             return features.permute(0, 3, 1, 2).contiguous() if self._channels_last else features
-        height, width = self.trunk.patch_embed.dynamic_feat_size(tuple(images.shape[-2:]))  # type: ignore[operator, union-attr]
+        grid_of: Any = getattr(getattr(self.trunk, "patch_embed", None), "dynamic_feat_size", None)
+        if grid_of is None:
+            raise RuntimeError("timm does not say on which grid its tokens lie")
+        height, width = grid_of(tuple(images.shape[-2:]))
         tokens = features[:, int(self.trunk.num_prefix_tokens) :]  # type: ignore[arg-type]
         # (B, h*w, C) -> (B, C, h, w)
         return tokens.transpose(1, 2).reshape(len(tokens), features.shape[-1], height, width)
@@ -141,33 +205,55 @@ class Encoder(nn.Module):
 
 
 def build_encoder(
-    name: str, *, input_size: int, output_stride: int | None, weights: EncoderWeights, seed: int
+    name: str, *, input_size: int, output_stride: int | None, weights: EncoderWeights | Path, seed: int
 ) -> Encoder:
     """Build an encoder with initial weights; random ones are drawn from `seed`.
 
+    An encoder that does not offer the output stride keeps its own and says so, where that gives another grid.
+
     Raises:
-        PixelCAMError: timm does not know the name, the encoder does not take the input size, or its pretrained weights
-            are asked for and cannot be had.
+        PixelCAMError: timm does not know the name, the encoder does not take the input size, or its weights cannot be
+            had or do not fit.
     """
-    options = _accepted_options(name, input_size=input_size, output_stride=output_stride)
+    model = find_model(name)
+    options = _accepted_options(model, input_size=input_size, output_stride=output_stride)
 
     def create(pretrained: bool) -> nn.Module:
         # Seeded at each call, so that a fallback draws the same weights as `random` does.
         with global_seed(seed, "encoder"):
-            return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
+            return model.create(options, pretrained=pretrained)
 
-    trunk, origin = create_with_weights(name, weights, create)
-    spec = EncoderSpec(name=name, input_size=input_size, output_stride=options.get("output_stride"), weights=origin)
-    return _checked(trunk, spec)
+    trunk, origin = create_with_weights(model, weights, create)
+    data = resolve_model_data_config(trunk)  # type: ignore[no-untyped-call]
+    spec = EncoderSpec(
+        name=name,
+        architecture=model.architecture,
+        arguments=model.arguments | options,
+        mean=data["mean"],
+        std=data["std"],
+        input_size=input_size,
+        weights=origin,
+    )
+    return _checked(trunk, spec, output_stride)
 
 
 def rebuild_encoder(spec: EncoderSpec) -> Encoder:
-    """Build an encoder's architecture again; its weights are to be loaded by the caller."""
-    options = _accepted_options(spec.name, input_size=spec.input_size, output_stride=spec.output_stride)
-    return Encoder(timm.create_model(spec.name, num_classes=0, **options), spec)
+    """Build an encoder's architecture again, from its description alone; its weights are to be loaded by the caller.
+
+    Raises:
+        PixelCAMError: this version of timm cannot build it.
+    """
+    try:
+        trunk = create_trunk(spec.architecture, spec.arguments)
+    except Exception as error:  # timm raises many kinds
+        raise PixelCAMError(
+            f"encoder: timm cannot build '{spec.architecture}' again ({error}); "
+            "install the timm version that model.json names"
+        ) from error
+    return Encoder(trunk, spec)
 
 
-def _accepted_options(name: str, *, input_size: int, output_stride: int | None) -> dict[str, Any]:
+def _accepted_options(model: Model, *, input_size: int, output_stride: int | None) -> dict[str, Any]:
     """Return the options that a model's family understands: a stride for most CNNs, an image size for token models."""
     candidates: list[dict[str, Any]] = [
         {"img_size": input_size, "dynamic_img_size": True},
@@ -179,19 +265,19 @@ def _accepted_options(name: str, *, input_size: int, output_stride: int | None) 
     for options in candidates:
         try:
             with torch.device("meta"):
-                timm.create_model(name, num_classes=0, **options)
+                model.create(options)
         except Exception as error:
             if isinstance(error, TypeError) or "output_stride" in options:
                 continue  # the family does not know this option, or offers no such stride
             raise PixelCAMError(
-                f"encoder: timm cannot build '{name}' for {input_size} px ({error}); "
+                f"encoder: timm cannot build '{model.name}' for {input_size} px ({error}); "
                 "timm.list_models() lists the names, model.input_size sets the size"
             ) from error
         return options
-    raise PixelCAMError(f"encoder: timm cannot build '{name}'; timm.list_models() lists the names")
+    raise PixelCAMError(f"encoder: timm cannot build '{model.name}'; timm.list_models() lists the names")
 
 
-def _checked(trunk: nn.Module, spec: EncoderSpec) -> Encoder:
+def _checked(trunk: nn.Module, spec: EncoderSpec, output_stride: int | None) -> Encoder:
     """Return an encoder after one image went through it, so that an unfit one fails here, with a sentence."""
     size = spec.input_size
     try:
@@ -205,4 +291,9 @@ def _checked(trunk: nn.Module, spec: EncoderSpec) -> Encoder:
         ) from error
     if len(shape) != 4 or shape[1] != encoder.channels:
         raise PixelCAMError(f"encoder: {spec.name} gives no feature map (got shape {tuple(shape)}); choose another")
+    if output_stride is not None and shape[-1] not in (size // output_stride, -(-size // output_stride)):
+        say(
+            f"encoder: {spec.name} does not offer model.output_stride {output_stride}; "
+            f"its feature map has {shape[-2]}x{shape[-1]} cells for {size} px"
+        )
     return encoder.train()

@@ -13,10 +13,10 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from pipeline import metrics
+from pipeline import metrics, pixel_histogram
 from pipeline.errors import PixelCAMError
 from pipeline.localization import EvaluationBatch, Localization, Localizer
-from pipeline.metrics import PixelHistogram
+from pipeline.pixel_histogram import PixelHistogram
 from pipeline.resizing import resize_map
 
 FIXED_THRESHOLD: Final = 0.5  # where no validation mask may be used: the middle of the scale, chosen by nobody's eyes
@@ -122,7 +122,7 @@ def choose_thresholds(
         map_size: side in pixels at which maps and masks are compared.
         device: where the models live.
     """
-    histograms = dict.fromkeys(localizers, metrics.empty_histogram(device=device))
+    histograms = dict.fromkeys(localizers, pixel_histogram.empty_histogram(device=device))
     for batch in batches:
         if not batch.has_mask.any():
             continue
@@ -153,7 +153,7 @@ def evaluate_domain(
         PixelCAMError: the domain has no images, or a model gives NaN or values outside [0, 1].
         ValueError: shapes do not fit.
     """
-    histograms = dict.fromkeys(localizers, metrics.empty_histogram(device=device))
+    histograms = dict.fromkeys(localizers, pixel_histogram.empty_histogram(device=device))
     images: dict[ModelName, list[ImageScores]] = {name: [] for name in localizers}
     masks = 0
     for batch in domain.batches:
@@ -200,7 +200,7 @@ def resize_maps(maps: Tensor, *, map_size: int) -> Tensor:
         PixelCAMError: a value is NaN or lies outside [0, 1] by more than rounding.
     """
     maps = maps.detach().float()
-    metrics.check_map_values(maps, slack=ROUNDING_SLACK)
+    pixel_histogram.check_map_values(maps, slack=ROUNDING_SLACK)
     return resize_map(maps, (map_size, map_size)).clamp(0, 1)
 
 
@@ -240,7 +240,7 @@ def _count_pixels(histogram: PixelHistogram, *, maps: Tensor, batch: EvaluationB
     known = batch.has_mask.to(maps.device)
     ignore = None if batch.ignore is None else batch.ignore.to(maps.device)[known]
     target = batch.masks.to(maps.device)[known]
-    return metrics.update_histogram(histogram, preds=maps[known], target=target, ignore=ignore)
+    return pixel_histogram.update_histogram(histogram, preds=maps[known], target=target, ignore=ignore)
 
 
 def _threshold(histogram: PixelHistogram) -> Threshold:
@@ -263,7 +263,7 @@ def _pool(
     counts = metrics.counts_at(histogram, threshold=threshold.value)
     foreground, background = (int(part.sum()) for part in (histogram.foreground, histogram.background))
     return Scores(
-        pxap=metrics.pxap(histogram),
+        pxap=pixel_histogram.pxap(histogram),
         accuracy=metrics.accuracy(preds=predicted, target=truth),
         balanced_accuracy=metrics.balanced_accuracy(preds=predicted, target=truth),
         dice=metrics.dice(counts).item(),

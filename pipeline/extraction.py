@@ -1,4 +1,4 @@
-"""From a teacher to a store of pseudo-labels: a CAM for every training image, thresholded, written shard by shard."""
+"""From a trained model to a store of pseudo-labels: a CAM for every training image, cut and written shard by shard."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -18,13 +18,12 @@ from pipeline.label_quality import LabelQuality
 from pipeline.labels import BACKGROUND
 from pipeline.localization import Localizer
 from pipeline.manifest import Split
-from pipeline.model_files import weights_sha256
-from pipeline.pseudo_labels import threshold_cam
+from pipeline.model_files import ModelInfo, weights_sha256
+from pipeline.models import as_localizer, load_model
+from pipeline.pseudo_labels import make_pseudo_labels
 from pipeline.resizing import resize_map
 from pipeline.scored_set import ScoredSet
 from pipeline.store import StoredImage, write_store
-from pipeline.teacher import load_teacher
-from pipeline.teacher_localizer import TeacherLocalizer
 
 
 def extract_pseudo_labels(source: PreparedDomain, *, teacher: Path, params: Params, output: Path) -> dict[str, Any]:
@@ -32,17 +31,17 @@ def extract_pseudo_labels(source: PreparedDomain, *, teacher: Path, params: Para
 
     Args:
         source: the domain that the teacher was trained on; its masks serve for the quality alone.
-        teacher: the teacher's folder.
+        teacher: the folder of the model whose maps are cut: a teacher, or PixelCAM for another round.
         params: all parameters.
         output: the store; is replaced as a whole.
 
     Raises:
         PixelCAMError: there is no training image, one cannot be read, or the teacher is damaged.
     """
-    model, info = load_teacher(teacher)
+    model, info = load_model(teacher)
     device = make_fabric().device
     image_scale = params.cam.image_scale
-    localizer = TeacherLocalizer(model.to(device), params.cam, image_scale=image_scale)
+    localizer = as_localizer(model.to(device), params.cam, image_scale=image_scale)
     section = params.extract_pseudo_labels
     images = ScoredSet(
         source.manifest.of_split(Split.TRAIN),
@@ -58,9 +57,8 @@ def extract_pseudo_labels(source: PreparedDomain, *, teacher: Path, params: Para
     rows = _rows(images, localizer, section, background, device, quality)
     first = next(rows)  # tells the size of the CAMs
     attributes = {
-        "background_fraction": section.background_fraction,
-        "foreground_threshold": section.foreground_threshold,
-        **{f"cam_{name}": value for name, value in params.cam.model_dump(mode="json").items()},
+        **section.model_dump(mode="json", exclude={"batch_size"}),
+        **_map_attributes(info, params),
         "background_class": None if background is None else source.classes[background],
         "classes": list(source.classes),
         "domain": source.name,
@@ -80,6 +78,13 @@ def extract_pseudo_labels(source: PreparedDomain, *, teacher: Path, params: Para
     return quality.summary()
 
 
+def _map_attributes(info: ModelInfo, params: Params) -> dict[str, Any]:
+    """Return what the store says of how its maps were read."""
+    if info.pixel_head is not None:
+        return {"cam_method": "pixelcam"}
+    return {f"cam_{name}": value for name, value in params.cam.model_dump(mode="json").items()}
+
+
 def _rows(
     images: ScoredSet,
     localizer: Localizer,
@@ -91,11 +96,7 @@ def _rows(
     """Yield the rows of the store in the order of the manifest, counting their quality on the way."""
     for batch in progress(images, label="pseudo-labels"):
         cam = localizer(batch.images.to(device), batch.class_idx.to(device)).maps
-        labels = threshold_cam(
-            resize_map(cam, (images.mask_size, images.mask_size)),
-            foreground_threshold=params.foreground_threshold,
-            background_fraction=params.background_fraction,
-        ).cpu()
+        labels = make_pseudo_labels(resize_map(cam, (images.mask_size, images.mask_size)), params).cpu()
         labels[batch.class_idx == (-1 if background_class_idx is None else background_class_idx)] = BACKGROUND
         quality.update(labels, batch)
         stored_cam = cam.cpu().numpy().astype(np.float16)

@@ -1,4 +1,4 @@
-"""How good pseudo-labels are: the share of each label per class and, where masks exist, how often it is right."""
+"""How good pseudo-labels are: the share of each label per class and, where masks exist, its precision and recall."""
 
 from typing import Any
 
@@ -34,9 +34,11 @@ class LabelQuality:
                 counts[:, column].index_add_(0, batch.class_idx, where.sum(dim=(1, 2)))
 
     def summary(self) -> dict[str, Any]:
-        """Return, for "all" and per class, `share` of each label, and `precision` of background and foreground.
+        """Return, for "all" and per class, `share` of each label, `precision` and `recall` of all but ignore.
 
-        All are fractions in [0, 1]; None where nothing can be said, for want of pixels or of masks.
+        Precision is how much of what is labelled foreground is truly foreground; recall how much of what is truly
+        foreground is labelled so; of background alike. All are fractions in [0, 1]; None where nothing can be said, for
+        want of pixels or of masks.
         """
         rows = {"all": slice(None), **{name: slice(index, index + 1) for index, name in enumerate(self.classes)}}
         return {name: self._of(selection) for name, selection in rows.items()}
@@ -46,9 +48,11 @@ class LabelQuality:
             counts[selection].sum(dim=0).tolist() for counts in (self._count, self._judged, self._foreground)
         )
         right = {"background": judged[0] - foreground[0], "foreground": foreground[1]}
+        true = {"background": sum(judged) - sum(foreground), "foreground": sum(foreground)}
         return {
             "share": {name: _ratio(count[column], sum(count)) for column, name in enumerate(PIXEL_LABELS)},
             "precision": {name: _ratio(right[name], judged[column]) for column, name in enumerate(right)},
+            "recall": {name: _ratio(right[name], true[name]) for name in right},
         }
 
 

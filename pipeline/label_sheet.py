@@ -1,12 +1,13 @@
 """What a pseudo-label store holds, in words and as a contact sheet."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.choices import ForegroundRule
 from pipeline.images import read_image
 from pipeline.labels import PIXEL_LABELS
 from pipeline.overlays import SHEET_COLOUR, Picture, contact_sheet, heat_overlay, label_overlay, write_picture
@@ -20,8 +21,6 @@ SHOWN_ATTRIBUTES: Final = (
     "cam_layers",
     "cam_scales",
     "cam_flip",
-    "foreground_threshold",
-    "background_fraction",
     "background_class",
     "schema_version",
 )
@@ -38,6 +37,7 @@ def describe_store(store: PseudoLabelStore) -> Iterator[tuple[str, str]]:
     for name in SHOWN_ATTRIBUTES:
         value = store.attributes.get(name, "not said")
         yield name, "none" if value is None else str(value)
+    yield "rule", describe_rule(store.attributes)
     selections = {"all": np.ones(len(store), dtype=np.bool_)}
     for index, name in enumerate(store.attributes["classes"]):
         selections[str(name)] = class_idx == index
@@ -46,6 +46,27 @@ def describe_store(store: PseudoLabelStore) -> Iterator[tuple[str, str]]:
         shares = dict(zip(PIXEL_LABELS, pixels / max(1, pixels.sum()), strict=True))
         said = ", ".join(f"{label} {share:.1%}" for label, share in shares.items())
         yield f"labels, {name} ({int(selected.sum())} images)", said
+
+
+def describe_rule(attributes: Mapping[str, Any]) -> str:
+    """Say how a store's maps were cut into labels, given its attributes; the oldest stores know thresholds alone."""
+    match ForegroundRule(attributes.get("foreground_rule", ForegroundRule.THRESHOLD)):
+        case ForegroundRule.THRESHOLD:
+            foreground = f"where the map is at least {attributes['foreground_threshold']:g}"
+        case ForegroundRule.OTSU:
+            foreground = "where the map is above Otsu's threshold of the image"
+        case ForegroundRule.PERCENTILE:
+            foreground = f"the {_percent(attributes['foreground_fraction'])} of each image where the map is highest"
+    background = f"the {_percent(attributes['background_fraction'])} of each image where it is lowest"
+    erosion = attributes.get("erosion", 0)
+    eroded = f"; both lose {erosion} {'pixel' if erosion == 1 else 'pixels'} at their edges" if erosion else ""
+    background_class = attributes.get("background_class")
+    empty = f"; images of {background_class} are background throughout" if background_class else ""
+    return f"foreground is {foreground}, background {background}{eroded}{empty}"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.4g}%"
 
 
 def write_label_sheet(store: PseudoLabelStore, output: Path, *, count: int, images: Path | None) -> None:

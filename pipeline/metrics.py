@@ -1,31 +1,15 @@
-"""Scores as pure functions: pixels are pooled into histograms of constant size, and figures come from whole numbers.
-
-One rule holds everywhere: a pixel counts as predicted foreground at threshold t when its map value is at least t.
-Values and thresholds are compared as float32, so that 0.3 written by a person and 0.3 in a map are equal although
-neither is 3/10: bin k of a histogram holds the values v with float32(k / 1000) <= v < float32((k + 1) / 1000), and the
-last bin holds 1.0 alone.
+"""Scores as pure functions: figures come from whole numbers of pixels and images.
 
 Where a figure is not defined (no foreground pixel, no image) it is NaN, never a number that looks like a score.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import torch
 from torch import Tensor
 
-from pipeline.errors import PixelCAMError
-
-STEPS: Final = 1000  # thresholds 0, 1/1000, ..., 1
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PixelHistogram:
-    """Map values of foreground and of background pixels, pooled over images: two int64 tensors (1001,)."""
-
-    foreground: Tensor
-    background: Tensor
+from pipeline.pixel_histogram import STEPS, PixelHistogram, at_least, check_pixels, thresholds
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,50 +31,10 @@ class PrecisionRecallCurve:
     recall: Tensor
 
 
-def thresholds() -> Tensor:
-    """Return the thresholds 0, 0.001, ..., 1 as float64 (1001,)."""
-    return torch.arange(STEPS + 1, dtype=torch.float64) / STEPS
-
-
-def empty_histogram(*, device: torch.device) -> PixelHistogram:
-    """Return the histogram of no pixel at all."""
-    zeros = torch.zeros(STEPS + 1, dtype=torch.int64, device=device)
-    return PixelHistogram(foreground=zeros, background=zeros)
-
-
-def update_histogram(
-    histogram: PixelHistogram, *, preds: Tensor, target: Tensor, ignore: Tensor | None = None
-) -> PixelHistogram:
-    """Return the histogram with more pixels counted; the given one stays as it is.
-
-    Args:
-        histogram: what was counted before, on the device of the tensors below.
-        preds: floating point, any shape, map values in [0, 1].
-        target: bool, the same shape, True is foreground.
-        ignore: bool, the same shape, True is a pixel that does not count.
-
-    Raises:
-        PixelCAMError: a map value is NaN or outside [0, 1].
-        ValueError: shapes or dtypes do not fit.
-    """
-    _check_pixels(preds=preds, target=target, ignore=ignore)
-    if ignore is not None:
-        preds, target = preds[~ignore], target[~ignore]
-    if preds.numel() == 0:
-        return histogram
-    edges = thresholds().float().to(preds.device)
-    bins = torch.bucketize(preds.detach().float().flatten(), edges, right=True) - 1
-    pooled = torch.bincount(bins + (STEPS + 1) * target.flatten(), minlength=2 * (STEPS + 1))
-    return PixelHistogram(
-        foreground=histogram.foreground + pooled[STEPS + 1 :],
-        background=histogram.background + pooled[: STEPS + 1],
-    )
-
-
 def counts_by_threshold(histogram: PixelHistogram) -> PixelCounts:
     """Return pooled pixel counts at each of the 1,001 thresholds, ascending; int64 (1001,) on the CPU."""
-    true_positive = _at_least(histogram.foreground.cpu())
-    false_positive = _at_least(histogram.background.cpu())
+    true_positive = at_least(histogram.foreground.cpu())
+    false_positive = at_least(histogram.background.cpu())
     return PixelCounts(
         true_positive=true_positive,
         false_positive=false_positive,
@@ -133,7 +77,7 @@ def counts_per_image(*, preds: Tensor, target: Tensor, threshold: float, ignore:
         PixelCAMError: a map value is NaN or outside [0, 1].
         ValueError: shapes or dtypes do not fit.
     """
-    _check_pixels(preds=preds, target=target, ignore=ignore)
+    check_pixels(preds=preds, target=target, ignore=ignore)
     positive = preds.detach().float() >= torch.tensor(threshold, dtype=torch.float32, device=preds.device)
     counted = torch.ones_like(target) if ignore is None else ~ignore
 
@@ -178,21 +122,6 @@ def precision_recall_curve(histogram: PixelHistogram) -> PrecisionRecallCurve:
     return PrecisionRecallCurve(thresholds=thresholds(), precision=precision(counts), recall=recall(counts))
 
 
-def pxap(histogram: PixelHistogram) -> float:
-    """Return the area under the pooled pixel precision-recall curve, a fraction in [0, 1]; NaN without foreground.
-
-    The area is the sum over thresholds of precision times the recall gained there (PxAP, Sec. 4 of "Evaluating Weakly
-    Supervised Object Localization Methods Right", CVPR 2020), which is average precision on maps quantized to 0.001.
-    A map that knows nothing scores the share of foreground pixels.
-    """
-    counts = counts_by_threshold(histogram)
-    gained = histogram.foreground.cpu().double()  # at thresholds[k] those pixels join whose value lies in bin k
-    if gained.sum() == 0:
-        return float("nan")
-    # No foreground joins where nothing is predicted foreground, so its undefined precision weighs nothing.
-    return float((precision(counts).nan_to_num(nan=0.0) * gained).sum() / gained.sum())
-
-
 def best_dice_threshold(histogram: PixelHistogram) -> float:
     """Return the threshold with the highest pooled Dice; of equally good ones the median; NaN without foreground."""
     by_threshold = dice(counts_by_threshold(histogram))
@@ -200,22 +129,6 @@ def best_dice_threshold(histogram: PixelHistogram) -> float:
         return float("nan")
     best = (by_threshold == by_threshold.max()).nonzero().flatten()
     return int(best[(len(best) - 1) // 2]) / STEPS
-
-
-def check_map_values(maps: Tensor, *, slack: float) -> None:
-    """Refuse maps with a value that is NaN or outside [0, 1] by more than `slack`.
-
-    Raises:
-        PixelCAMError: so it is.
-    """
-    if maps.numel() == 0:
-        return
-    lowest, highest = (bound.item() for bound in maps.detach().aminmax())
-    if not (lowest >= -slack and highest <= 1 + slack):  # so written, NaN fails too
-        raise PixelCAMError(
-            f"map values must lie in [0, 1], got {lowest} to {highest}; "
-            "NaN comes from a training that diverged: lower its learning rate and train again"
-        )
 
 
 def accuracy(*, preds: Tensor, target: Tensor) -> float:
@@ -250,11 +163,6 @@ def predicted_class_shares(*, preds: Tensor, classes: Sequence[str]) -> dict[str
     return {name: (preds == index).sum().item() / len(preds) for index, name in enumerate(classes)}
 
 
-def _at_least(histogram: Tensor) -> Tensor:
-    """Return for each bin how many values lie in it or above."""
-    return histogram.flip(0).cumsum(0).flip(0)
-
-
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
     """Divide whole numbers as float64 (on the CPU, since not every device has it); 0 / 0 is NaN."""
     return numerator.cpu().double() / denominator.cpu().double()
@@ -262,17 +170,6 @@ def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 def _has_foreground(counts: PixelCounts) -> Tensor:
     return (counts.true_positive + counts.false_negative).cpu() > 0
-
-
-def _check_pixels(*, preds: Tensor, target: Tensor, ignore: Tensor | None) -> None:
-    for name, tensor in {"target": target, "ignore": target if ignore is None else ignore}.items():
-        if tensor.dtype != torch.bool or tensor.shape != preds.shape:
-            raise ValueError(
-                f"{name} must be bool {tuple(preds.shape)} like preds, got {tensor.dtype} {tuple(tensor.shape)}"
-            )
-    if not preds.is_floating_point():
-        raise ValueError(f"preds must be floating point, got {preds.dtype}")
-    check_map_values(preds, slack=0)
 
 
 def _check_classes(*, preds: Tensor, target: Tensor) -> None:

@@ -12,14 +12,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from pipeline.choices import ImageHeadName, PixelHeadName, Weights
 from pipeline.encoder import EncoderSpec
 from pipeline.errors import PixelCAMError
 from pipeline.files import replacing_folder, sha256_of
 from pipeline.training import State, TrainingResult
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 WEIGHTS: Final = "model.safetensors"
-LAST_WEIGHTS: Final = "last.safetensors"
 DESCRIPTION: Final = "model.json"
 HISTORY: Final = "history.csv"
 RECORDED_PACKAGES: Final = ("pixelcam", "torch", "timm", "lightning-fabric", "zarr", "dvc")
@@ -27,11 +27,16 @@ RECORDED_PACKAGES: Final = ("pixelcam", "torch", "timm", "lightning-fabric", "za
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model was trained on: class names in the order of `class_idx`, the domain, and the encoder."""
+    """What a model was trained on, class names in the order of `class_idx` and the domain, and what it is built of.
+
+    `pixel_head` is None for a teacher, which has none.
+    """
 
     classes: tuple[str, ...]
     domain: str
     encoder: EncoderSpec
+    image_head: ImageHeadName
+    pixel_head: PixelHeadName | None
 
 
 def save_model(
@@ -52,7 +57,10 @@ def save_model(
         "classes": list(info.classes),
         "domain": info.domain,
         "encoder": asdict(info.encoder),
-        "epoch": result.selected_epoch,
+        "image_head": info.image_head,
+        "pixel_head": info.pixel_head,
+        "selection": result.selection,
+        "epochs": {selection: kept.epoch for selection, kept in sorted(result.kept.items())},
         "params": params.model_dump(mode="json"),
         "seed": seed,
         "parents": parents,
@@ -60,11 +68,17 @@ def save_model(
         "versions": {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES},
     }
     with replacing_folder(folder) as temporary:
-        _save_weights(result.selected, temporary / WEIGHTS)
-        _save_weights(result.last, temporary / LAST_WEIGHTS)
+        _save_weights(result.selected.state, temporary / WEIGHTS)
+        for selection, kept in result.kept.items():
+            if selection is not result.selection:
+                _save_weights(kept.state, temporary / _file_of(Weights(selection)))
         text = json.dumps(description, indent=2, sort_keys=True)
         (temporary / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
         result.history.to_csv(temporary / HISTORY, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def _file_of(weights: Weights) -> str:
+    return WEIGHTS if weights is Weights.SELECTED else f"{weights}.safetensors"
 
 
 def weights_sha256(folder: Path) -> str:
@@ -83,22 +97,43 @@ def _save_weights(state: State, path: Path) -> None:
 
 def read_info(folder: Path) -> ModelInfo:
     """Read what a model is; raise a `PixelCAMError` if its description is missing, damaged or of another schema."""
-    path = folder / DESCRIPTION
+    description = _read_description(folder)
     try:
-        description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return ModelInfo(
+            classes=tuple(description["classes"]),
+            domain=description["domain"],
+            encoder=EncoderSpec(**description["encoder"]),
+            image_head=ImageHeadName(description["image_head"]),
+            pixel_head=None if description["pixel_head"] is None else PixelHeadName(description["pixel_head"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise _undescribed(folder, error) from error
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    try:
+        description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         version = description["schema_version"]
-        if version != SCHEMA_VERSION:
-            raise PixelCAMError(
-                f"{path}: schema_version is {version}, this version reads {SCHEMA_VERSION}; train again"
-            )
-        return ModelInfo(tuple(description["classes"]), description["domain"], EncoderSpec(**description["encoder"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PixelCAMError(f"{path}: cannot be read as a model's description ({error}); train it again") from error
+        raise _undescribed(folder, error) from error
+    if version != SCHEMA_VERSION:
+        raise PixelCAMError(
+            f"{folder / DESCRIPTION}: schema_version is {version}, this version reads {SCHEMA_VERSION}; train again"
+        )
+    return description
 
 
-def load_weights(model: nn.Module, folder: Path) -> None:
-    """Load a model's selected weights; raise a `PixelCAMError` if they are damaged, do not fit or are not finite."""
-    path = folder / WEIGHTS
+def _undescribed(folder: Path, error: Exception) -> PixelCAMError:
+    return PixelCAMError(f"{folder / DESCRIPTION}: cannot be read as a model's description ({error}); train it again")
+
+
+def load_weights(model: nn.Module, folder: Path, weights: Weights = Weights.SELECTED) -> None:
+    """Load a model's weights; raise a `PixelCAMError` if they are missing, damaged, do not fit or are not finite."""
+    if weights == _read_description(folder)["selection"]:
+        weights = Weights.SELECTED
+    path = folder / _file_of(weights)
+    if weights is not Weights.SELECTED and not path.exists():
+        raise PixelCAMError(f"{path}: was not kept; add {weights} to keep in the params and train the model again")
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:

@@ -64,8 +64,8 @@ def load_localizers(
     *, teacher: Path, pixelcam: Path, params: Params, device: torch.device
 ) -> tuple[Mapping[ModelName, Localizer], int]:
     """Load both models onto a device, ready to localize, and return the size in pixels to read images at."""
-    teacher_model, info = load_teacher(teacher)
-    pixelcam_model, _ = load_pixelcam(pixelcam)
+    teacher_model, info = load_teacher(teacher, params.evaluate_ood.weights)
+    pixelcam_model, _ = load_pixelcam(pixelcam, params.evaluate_ood.weights)
     image_scale = params.cam.image_scale
     localizers: dict[ModelName, Localizer] = {
         ModelName.TEACHER: TeacherLocalizer(teacher_model.to(device), params.cam, image_scale=image_scale),

@@ -6,20 +6,30 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pipeline.choices import PixelHeadName, Weights
 from pipeline.encoder import Encoder, rebuild_encoder
-from pipeline.heads import ImageHead, PixelHead
+from pipeline.errors import PixelCAMError
+from pipeline.heads import ImageHead, build_image_head
 from pipeline.labels import FOREGROUND
 from pipeline.localization import Localization
 from pipeline.model_files import ModelInfo, load_weights, read_info
+from pipeline.pixel_heads import PixelHead, build_pixel_head
 from pipeline.resizing import scale_images
 from pipeline.seeding import global_seed
 
 
 class PixelCAMOutput(NamedTuple):
-    """Image logits, float (B, K), and pixel logits, float (B, 2, h, w), on the grid of the feature map."""
+    """What both heads say.
+
+    Attributes:
+        image_logits: float (B, K).
+        pixel_logits: float (B, 2, h, w), on the grid of the last feature map, or of a decoder.
+        penalty: float scalar, what the image head adds to the loss.
+    """
 
     image_logits: Tensor
     pixel_logits: Tensor
+    penalty: Tensor
 
 
 class PixelCAM(nn.Module):
@@ -33,14 +43,15 @@ class PixelCAM(nn.Module):
 
     def forward(self, images: Tensor) -> PixelCAMOutput:
         """Classify images, float (B, 3, H, W) in [0, 1], and the cells of their feature map."""
-        features = self.encoder(images)
-        return PixelCAMOutput(self.image_head(features), self.pixel_head(features))
+        maps = self.encoder.forward_layers(images, self.pixel_head.layers)
+        features = maps[-1]
+        return PixelCAMOutput(self.image_head(features), self.pixel_head(maps), self.image_head.penalty(features))
 
 
-def build_pixelcam(encoder: Encoder, image_head: ImageHead, *, seed: int) -> PixelCAM:
+def build_pixelcam(encoder: Encoder, image_head: ImageHead, pixel_head: PixelHeadName, *, seed: int) -> PixelCAM:
     """Put a new pixel head, drawn from `seed`, beside the image head of an encoder."""
     with global_seed(seed, "pixel head"):
-        return PixelCAM(encoder, image_head, PixelHead(encoder.channels))
+        return PixelCAM(encoder, image_head, build_pixel_head(pixel_head, encoder))
 
 
 class PixelCAMLocalizer:
@@ -63,14 +74,17 @@ class PixelCAMLocalizer:
         return Localization(output.image_logits.float(), probabilities[:, FOREGROUND])
 
 
-def load_pixelcam(folder: Path) -> tuple[PixelCAM, ModelInfo]:
+def load_pixelcam(folder: Path, weights: Weights = Weights.SELECTED) -> tuple[PixelCAM, ModelInfo]:
     """Read a PixelCAM model's folder; the model comes in evaluation mode, on the CPU.
 
     Raises:
         PixelCAMError: a file is missing, damaged, of another schema, or its weights do not fit or are not finite.
     """
     info = read_info(folder)
+    if info.pixel_head is None:
+        raise PixelCAMError(f"{folder}: holds a teacher, which has no pixel head; give the folder of a PixelCAM model")
     encoder = rebuild_encoder(info.encoder)
-    model = PixelCAM(encoder, ImageHead(encoder.channels, len(info.classes)), PixelHead(encoder.channels))
-    load_weights(model, folder)
+    image_head = build_image_head(info.image_head, channels=encoder.channels, classes=len(info.classes))
+    model = PixelCAM(encoder, image_head, build_pixel_head(info.pixel_head, encoder))
+    load_weights(model, folder, weights)
     return model.eval(), info

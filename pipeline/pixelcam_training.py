@@ -1,4 +1,4 @@
-"""Train PixelCAM: both tasks at once on the source domain, pixels from the teacher's pseudo-labels."""
+"""Train PixelCAM: both tasks at once on the source domain, pixels from the teacher's pseudo-labels; or a baseline."""
 
 from pathlib import Path
 
@@ -6,39 +6,43 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from pipeline.config import Initialization, LossResolution, Params, PixelCAMParams
+from pipeline.choices import Approach, Drawing, Frozen, Initialization, LossResolution, PixelHeadName, Selection
+from pipeline.config import Params, PixelCAMParams
 from pipeline.devices import make_fabric
 from pipeline.domains import PreparedDomain
+from pipeline.drawing import draw_pixels
 from pipeline.errors import PixelCAMError
+from pipeline.fixed_seeds import FixedSeeds
 from pipeline.losses import logits_at_pixels, partial_cross_entropy
 from pipeline.manifest import Split
+from pipeline.mask_labels import MaskLabels
 from pipeline.model_files import ModelInfo, save_model, weights_sha256
-from pipeline.pixelcam import PixelCAM, PixelCAMOutput, build_pixelcam
-from pipeline.pseudo_labels import draw_pixels
+from pipeline.models import load_model
+from pipeline.pixelcam import PixelCAM, PixelCAMLocalizer, PixelCAMOutput, build_pixelcam
 from pipeline.resizing import resize_labels, resize_map
 from pipeline.scored_set import validation_images
 from pipeline.store import PseudoLabelStore
-from pipeline.teacher import load_teacher, start_teacher
-from pipeline.training import StepLosses, fit
-from pipeline.training_set import TrainingBatch, TrainingSet
+from pipeline.teacher import start_teacher
+from pipeline.training import StepLosses, fit, wanted_selections
+from pipeline.training_set import PixelLabelSource, TrainingBatch, TrainingSet
 
 
 def train_pixelcam(
     source: PreparedDomain, *, store: PseudoLabelStore, teacher: Path, params: Params, output: Path
 ) -> None:
-    """Train PixelCAM on a domain and write its folder.
+    """Train PixelCAM, or the baseline that `approach` names, on a domain and write its folder.
 
     Args:
         source: the domain that the teacher and the pseudo-labels come from.
         store: the pseudo-labels.
-        teacher: the teacher's folder.
+        teacher: the folder of the model whose maps they are: a teacher, or PixelCAM of the round before.
         params: all parameters.
         output: folder to write.
 
     Raises:
         PixelCAMError: the pseudo-labels belong to another teacher or to other images, or training diverges.
     """
-    section = params.train_pixelcam
+    section = _as_approached(params.train_pixelcam)
     training_images = source.manifest.of_split(Split.TRAIN)
     check_store(store, teacher=teacher, source=source)
     store.verify()
@@ -52,15 +56,23 @@ def train_pixelcam(
             input_size=params.model.input_size,
             augmentation=params.augmentation,
             seed=params.seed,
-            store=store,
+            store=_learned_from(store, source, params),
         ),
-        validation=validation_images(source.manifest, params.model.input_size, section.batch_size),
+        validation=validation_images(
+            source,
+            input_size=params.model.input_size,
+            batch_size=section.batch_size,
+            with_masks=Selection.VAL_PXAP in wanted_selections(section),
+        ),
+        localizer=PixelCAMLocalizer(model),
         params=section,
         seed=params.seed,
         fabric=fabric,
         label="PixelCAM",
     )
-    info = ModelInfo(source.classes, source.name, model.encoder.spec)
+    info = ModelInfo(
+        source.classes, source.name, model.encoder.spec, model.image_head.name, pixel_head=model.pixel_head.name
+    )
     parents = {"teacher": weights_sha256(teacher)}
     save_model(output, result, info=info, params=section, seed=params.seed, parents=parents)
 
@@ -78,24 +90,50 @@ def check_store(store: PseudoLabelStore, *, teacher: Path, source: PreparedDomai
         )
 
 
+def _as_approached(params: PixelCAMParams) -> PixelCAMParams:
+    """Return the params of a training, with the encoder frozen where the approach asks for that."""
+    if params.approach in (Approach.TWO_STEP, Approach.NEGEV):
+        return params.model_copy(update={"frozen": Frozen.ENCODER})
+    return params
+
+
+def _learned_from(store: PseudoLabelStore, source: PreparedDomain, params: Params) -> PixelLabelSource:
+    """Return the labels that the steps draw from: all that there are, or the same few of each image all along."""
+    labels: PixelLabelSource = store
+    if params.train_pixelcam.approach is Approach.SUPERVISED:
+        labels = MaskLabels(
+            source.manifest.of_split(Split.TRAIN),
+            size=params.model.input_size,
+            background_class_idx=source.background_class_idx,
+        )
+    return labels if params.train_pixelcam.redraw else FixedSeeds(labels, params.train_pixelcam, params.seed)
+
+
 def _initial_model(teacher: Path, params: Params, *, classes: int) -> PixelCAM:
-    """Return PixelCAM with encoder and image head from the teacher, or as the teacher itself began."""
-    match params.train_pixelcam.initialization:
+    """Return PixelCAM with encoder and image head from the model before it, or as the teacher itself began."""
+    section = params.train_pixelcam
+    match section.initialization:
         case Initialization.TEACHER:
-            start, _ = load_teacher(teacher)
+            start, _ = load_model(teacher)
         case Initialization.ENCODER_WEIGHTS:
             start = start_teacher(params, classes=classes)
-    return build_pixelcam(start.encoder, start.image_head, seed=params.seed)
+    pixel_head = PixelHeadName.DECODER if section.approach is Approach.NEGEV else PixelHeadName.LINEAR
+    model = build_pixelcam(start.encoder, start.image_head, pixel_head, seed=params.seed)
+    if section.approach in (Approach.TWO_STEP, Approach.NEGEV):
+        model.image_head.requires_grad_(False)  # the encoder is frozen by the training itself
+    return model
 
 
 class PixelCAMObjective:
-    """Image cross-entropy + pixel_loss_weight * partial cross-entropy at pixels drawn anew in each step.
+    """Image cross-entropy + pixel_loss_weight * partial cross-entropy at pixels drawn in each step.
 
     Source: the joint loss of Sec. 3 of arXiv 2503.24135.
     """
 
     def __init__(self, params: PixelCAMParams) -> None:
         self.params = params
+        # Fixed seeds were drawn by their CAM once; to weigh them by it again would prefer the highest twice.
+        self.drawing = params.foreground_drawing if params.redraw else Drawing.UNIFORM
 
     def __call__(self, model: nn.Module, batch: TrainingBatch, generator: torch.Generator) -> StepLosses:
         """Score both heads on a batch that has pseudo-labels."""
@@ -103,7 +141,7 @@ class PixelCAMObjective:
         logits = output.image_logits.float()
         image_loss = cross_entropy(logits, batch.class_idx)
         pixel_loss = self._pixel_loss(output.pixel_logits.float(), batch, generator)
-        total = image_loss + self.params.pixel_loss_weight * pixel_loss
+        total = image_loss + self.params.pixel_loss_weight * pixel_loss + output.penalty
         return StepLosses(total, {"image_loss": image_loss, "pixel_loss": pixel_loss}, logits)
 
     def _pixel_loss(self, pixel_logits: Tensor, batch: TrainingBatch, generator: torch.Generator) -> Tensor:
@@ -118,6 +156,7 @@ class PixelCAMObjective:
             cam,
             foreground_pixels=self.params.foreground_pixels,
             background_pixels=self.params.background_pixels,
+            foreground_drawing=self.drawing,
             generator=generator,
         )
         size = (labels.shape[1], labels.shape[2])

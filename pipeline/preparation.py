@@ -12,15 +12,8 @@ from pipeline.adapters.patient_split import patient_key, split_by_patient
 from pipeline.adapters.splits import list_splits
 from pipeline.adapters.synthetic import render_synthetic
 from pipeline.adapters.table import list_table
-from pipeline.config import (
-    AnyDomain,
-    FileDomain,
-    GlasDomain,
-    SharedPatients,
-    SplitsDomain,
-    SyntheticDomain,
-    TableDomain,
-)
+from pipeline.choices import SharedPatients
+from pipeline.config import AnyDomain, FileDomain, GlasDomain, SplitsDomain, SyntheticDomain, TableDomain
 from pipeline.console import progress, say
 from pipeline.domains import MANIFEST, write_classes
 from pipeline.errors import PixelCAMError

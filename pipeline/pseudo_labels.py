@@ -1,89 +1,95 @@
-"""Pseudo-labels: a CAM thresholded into pixel labels, and the few pixels of them that one training step learns from."""
+"""Pseudo-labels: a CAM turned into pixel labels, by the rule that the parameters choose."""
 
-from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
+from pipeline.choices import ForegroundRule
+from pipeline.config import ExtractionParams
 from pipeline.labels import BACKGROUND, FOREGROUND, IGNORE
 
+OTSU_BINS: Final = 256
 
-def threshold_cam(cam: Tensor, *, foreground_threshold: float, background_fraction: float) -> Tensor:
+
+def make_pseudo_labels(cam: Tensor, params: ExtractionParams) -> Tensor:
     """Turn CAMs into pseudo-labels: foreground where high, background where lowest, ignore in between.
 
-    Pixels whose CAM equals the highest value of the background share are background too, so that the choice never
-    depends on a pixel's position. Foreground wins where both apply. A constant CAM says nothing and is ignored.
+    Foreground wins where both apply. Both then lose `erosion` pixels at their edges. A constant CAM says nothing and is
+    ignored. No choice depends on a pixel's position: pixels of equal CAM are labelled alike, until the erosion.
 
     Args:
         cam: float (B, H, W) in [0, 1].
-        foreground_threshold: pixels with a CAM of at least this are foreground.
-        background_fraction: share of each image, in (0, 1), with the lowest CAM that is background.
+        params: the rule and its values; `erosion` counts pixels of the CAM as given.
 
     Returns:
         uint8 (B, H, W): 0 background, 1 foreground, 255 ignore.
     """
-    flat = cam.flatten(1)
-    count = max(1, round(background_fraction * flat.shape[1]))
-    highest_background = flat.kthvalue(count, dim=1).values[:, None, None]
+    match params.foreground_rule:
+        case ForegroundRule.THRESHOLD:
+            foreground = cam >= params.foreground_threshold
+        case ForegroundRule.OTSU:
+            foreground = _above_otsu(cam)
+        case ForegroundRule.PERCENTILE:
+            foreground = _highest(cam, params.foreground_fraction)
+    background = _lowest(cam, params.background_fraction) & ~foreground
     labels = torch.full_like(cam, IGNORE, dtype=torch.uint8)
-    labels[cam <= highest_background] = BACKGROUND
-    labels[cam >= foreground_threshold] = FOREGROUND
-    constant = flat.amin(1) == flat.amax(1)
-    labels[constant] = IGNORE
+    labels[_eroded(background, params.erosion)] = BACKGROUND
+    labels[_eroded(foreground, params.erosion)] = FOREGROUND
+    labels[cam.amin((1, 2)) == cam.amax((1, 2))] = IGNORE
     return labels
 
 
-@dataclass(frozen=True)
-class DrawnPixels:
-    """Pixels drawn for one step.
+def _lowest(cam: Tensor, fraction: float) -> Tensor:
+    """Return where each map is lowest, bool (B, H, W): a share of its pixels and all that equal the highest of them."""
+    flat = cam.flatten(1)
+    return cam <= flat.kthvalue(_pixels(flat, fraction), dim=1).values[:, None, None]
 
-    Attributes:
-        index: int64 (B, P), positions in the flattened (H, W) of the labels.
-        target: int64 (B, P): 0 background, 1 foreground, 255 where an image has no pixel of that label to draw.
+
+def _highest(cam: Tensor, fraction: float) -> Tensor:
+    """Return where each map is highest, bool (B, H, W): a share of its pixels and all that equal the lowest of them.
+
+    The lowest value of a map is never among its highest: where most of a CAM is zero, its zeros are no foreground.
     """
+    flat = cam.flatten(1)
+    lowest_of_them = flat.kthvalue(flat.shape[1] + 1 - _pixels(flat, fraction), dim=1).values[:, None, None]
+    return (cam >= lowest_of_them) & (cam > cam.amin((1, 2), keepdim=True))
 
-    index: Tensor
-    target: Tensor
+
+def _pixels(flat: Tensor, fraction: float) -> int:
+    return max(1, round(fraction * flat.shape[1]))
 
 
-def draw_pixels(
-    pseudo_labels: Tensor,
-    cam: Tensor,
-    *,
-    foreground_pixels: int,
-    background_pixels: int,
-    generator: torch.Generator,
-) -> DrawnPixels:
-    """Draw pixels, with replacement: foreground ones in proportion to their CAM, background ones uniformly.
+def _above_otsu(cam: Tensor) -> Tensor:
+    """Return where each map lies above its Otsu threshold, bool (B, H, W); nowhere in a constant one.
 
-    Args:
-        pseudo_labels: uint8 (B, H, W): 0, 1, 255; ignored pixels are never drawn.
-        cam: float (B, H, W) in [0, 1].
-        foreground_pixels: how many per image.
-        background_pixels: how many per image.
-        generator: on the device of the labels.
+    The histogram spans a map's own range. Of all splits between two bins, the first of those with the greatest variance
+    between the classes is taken.
 
-    Source: the sampling of Sec. 3 of arXiv 2503.24135, anew at every step.
+    Source: Otsu, A threshold selection method from gray-level histograms, IEEE Trans. SMC 9 (1), 1979.
     """
-    labels = pseudo_labels.flatten(1)
-    foreground = (labels == FOREGROUND).float() * cam.flatten(1).float()
-    background = (labels == BACKGROUND).float()
-    fg_index, fg_exists = _draw(foreground, foreground_pixels, generator)
-    bg_index, bg_exists = _draw(background, background_pixels, generator)
-    target = torch.cat(
-        [
-            torch.where(fg_exists, FOREGROUND, IGNORE).expand(-1, foreground_pixels),
-            torch.where(bg_exists, BACKGROUND, IGNORE).expand(-1, background_pixels),
-        ],
-        dim=1,
-    )
-    return DrawnPixels(torch.cat([fg_index, bg_index], dim=1), target)
+    flat = cam.flatten(1).double()
+    low, high = flat.amin(1, keepdim=True), flat.amax(1, keepdim=True)
+    span = (high - low).clamp_min(torch.finfo(flat.dtype).tiny)
+    bins = ((flat - low) / span * OTSU_BINS).long().clamp_max(OTSU_BINS - 1)
+    counts = flat.new_zeros(len(flat), OTSU_BINS).scatter_add_(1, bins, torch.ones_like(flat))
+    below = counts.cumsum(1)  # pixels up to and in each bin
+    moment = (counts * torch.arange(OTSU_BINS, device=flat.device)).cumsum(1)
+    above = flat.shape[1] - below
+    # below * above * (difference of the means) squared, up to a factor; sums of whole numbers, so equal splits tie
+    variance = (moment[:, -1:] * below - moment * flat.shape[1]) ** 2 / (below * above).clamp_min(1)
+    return (bins > variance.argmax(1, keepdim=True)).view_as(cam)
 
 
-def _draw(weights: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draw `count` positions per row of weights (B, N); return them and, (B, 1), whether the row had any to draw."""
-    cumulative = weights.double().cumsum(dim=1)
-    total = cumulative[:, -1:]
-    points = torch.rand(len(weights), count, generator=generator, device=weights.device, dtype=torch.float64) * total
-    index = torch.searchsorted(cumulative, points, right=True)  # never lands on a position of weight zero
-    return index.clamp_max(weights.shape[1] - 1), total > 0
+def _eroded(region: Tensor, pixels: int) -> Tensor:
+    """Return regions, bool (B, H, W), without what lies within `pixels` of other pixels, along rows, columns or both.
+
+    The border of the image is no edge of a region.
+    """
+    if pixels == 0:
+        return region
+    side = 2 * pixels + 1
+    other = (~region).float()  # max_pool2d pads with less than any value, so that nothing lies beyond the border
+    other = max_pool2d(other, (side, 1), stride=1, padding=(pixels, 0))
+    return max_pool2d(other, (1, side), stride=1, padding=(0, pixels)) == 0

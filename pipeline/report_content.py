@@ -17,6 +17,7 @@ from pipeline.errors import PixelCAMError
 from pipeline.evaluation import ModelName
 from pipeline.files import sha256_of
 from pipeline.images import read_image, read_mask
+from pipeline.label_sheet import describe_rule
 from pipeline.localization import Localizer
 from pipeline.manifest import Manifest, ManifestRow, Split
 from pipeline.model_files import DESCRIPTION, HISTORY, WEIGHTS
@@ -61,6 +62,7 @@ def gather_report(domains: list[PreparedDomain], sources: ReportSources, params:
     scores = _read_scores(sources.scores, domains)
     per_image = read_per_image_table(sources.per_image)
     device = make_fabric().device
+    store = PseudoLabelStore(sources.store)
     localizers, image_size = load_localizers(
         teacher=sources.teacher, pixelcam=sources.pixelcam, params=params, device=device
     )
@@ -79,8 +81,10 @@ def gather_report(domains: list[PreparedDomain], sources: ReportSources, params:
             for name, folder in ((ModelName.TEACHER, sources.teacher), (ModelName.PIXELCAM, sources.pixelcam))
         },
         curves=_read_csv(sources.curves, texts=("domain", "model")),
+        label_rule=describe_rule(store.attributes),
+        redrawn=params.train_pixelcam.redraw,
         label_quality=_label_quality(sources.label_quality),
-        learned_from=list(_learned_from(domains[0], PseudoLabelStore(sources.store), params)),
+        learned_from=list(_learned_from(domains[0], store, params)),
         provenance=_provenance(sources, params),
     )
 
@@ -166,6 +170,8 @@ def _label_quality(path: Path) -> list[LabelQuality]:
                 ignore_share=summary[name]["share"]["ignore"],
                 foreground_precision=summary[name]["precision"]["foreground"],
                 background_precision=summary[name]["precision"]["background"],
+                foreground_recall=summary[name]["recall"]["foreground"],
+                background_recall=summary[name]["recall"]["background"],
             )
             for name in [*(name for name in summary if name != "all"), "all"]
             if summary[name]["share"]["ignore"] is not None

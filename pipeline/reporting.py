@@ -100,7 +100,8 @@ class TrainingImage:
 class LabelQuality:
     """The pseudo-labels of one class of training images, as fractions.
 
-    The three shares add up to 1; a precision is the share of labels that the masks confirm, None without masks.
+    The three shares add up to 1. A precision is the share of labels that the masks confirm, a recall the share of the
+    masks that is labelled so; None without masks.
     """
 
     class_name: str
@@ -109,6 +110,8 @@ class LabelQuality:
     ignore_share: float
     foreground_precision: float | None
     background_precision: float | None
+    foreground_recall: float | None
+    background_recall: float | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -130,6 +133,8 @@ class ReportContent:
         histories: by model ("teacher", "pixelcam"), a table with the columns epoch, step, and any of image_loss,
             pixel_loss, train_accuracy, val_loss, val_accuracy.
         curves: columns domain, model, threshold, precision, recall.
+        label_rule: how maps were turned into pixel labels, in words.
+        redrawn: whether each step draws pixels anew, rather than from the same few of each image.
         label_quality: one row per class.
         learned_from: training images of the source.
         provenance: sections of names and values, such as {"params": {...}, "versions": {...}}.
@@ -138,6 +143,8 @@ class ReportContent:
     domains: Sequence[DomainReport]
     histories: Mapping[str, pd.DataFrame]
     curves: pd.DataFrame
+    label_rule: str
+    redrawn: bool
     label_quality: Sequence[LabelQuality]
     learned_from: Sequence[TrainingImage]
     provenance: Mapping[str, Mapping[str, str]]
@@ -205,6 +212,8 @@ def render_report(content: ReportContent) -> str:
             if domain.name in set(content.curves["domain"])
         ],
         training=_training_charts(content.histories),
+        label_rule=content.label_rule,
+        redrawn=content.redrawn,
         label_quality=content.label_quality,
         learned_from=[_training_case(image) for image in content.learned_from],
         provenance=content.provenance,

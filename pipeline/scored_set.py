@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from pipeline.domains import PreparedDomain
 from pipeline.images import read_mask
 from pipeline.localization import EvaluationBatch
 from pipeline.manifest import Manifest, ManifestRow, Split
@@ -83,8 +84,19 @@ class ScoredSet:
         return resize_labels(torch.from_numpy(mask), (self.mask_size, self.mask_size))
 
 
-def validation_images(manifest: Manifest, input_size: int, batch_size: int) -> ScoredSet:
-    """Return the validation images without their masks, which choosing a model must not need."""
-    rows = tuple(replace(row, mask="", ignore_mask="") for row in manifest.of_split(Split.VAL).rows)
-    images = Manifest(rows, manifest.root)
-    return ScoredSet(images, image_size=input_size, mask_size=1, batch_size=batch_size, background_class_idx=None)
+def validation_images(source: PreparedDomain, *, input_size: int, batch_size: int, with_masks: bool) -> ScoredSet:
+    """Return the validation images: without masks, or with those that may be used to choose a model.
+
+    Masks have the size of the images.
+    """
+    images = source.manifest.of_split(Split.VAL)
+    if not with_masks:
+        images = Manifest(tuple(replace(row, mask="", ignore_mask="") for row in images.rows), images.root)
+    return ScoredSet(
+        images,
+        image_size=input_size,
+        mask_size=input_size if with_masks else 1,
+        batch_size=batch_size,
+        background_class_idx=source.background_class_idx if with_masks else None,
+        selectable_only=True,
+    )

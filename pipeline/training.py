@@ -11,13 +11,17 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import LRScheduler
 
-from pipeline.config import OptimizerName, Schedule, Selection, TrainingParams
+from pipeline.choices import Selection
+from pipeline.config import TrainingParams
 from pipeline.console import progress_bar
 from pipeline.devices import describe_device
 from pipeline.errors import PixelCAMError
-from pipeline.localization import EvaluationBatch
+from pipeline.localization import EvaluationBatch, Localizer
+from pipeline.optimizers import freeze_encoder, make_optimizer, make_schedule
+from pipeline.pixel_histogram import empty_histogram, pxap, update_histogram
+from pipeline.resizing import resize_map
 from pipeline.seeding import make_generator
 from pipeline.training_set import TrainingBatch, TrainingSet
 
@@ -46,22 +50,34 @@ class Objective(Protocol):
 
 
 @dataclass(frozen=True)
+class Kept:
+    """The weights of an epoch, counted from 1, on the CPU."""
+
+    epoch: int
+    state: State
+
+
+@dataclass(frozen=True)
 class TrainingResult:
     """What a training leaves.
 
     Attributes:
-        selected: the weights of the selected epoch, on the CPU.
-        last: the weights at the end, on the CPU.
-        selected_epoch: which epoch was selected, from 1.
-        history: one row per epoch: epoch, step, losses by name, train_accuracy, val_loss, val_accuracy, learning_rate.
+        kept: the weights that each selection asked for has chosen.
+        selection: which of them is the model.
+        history: one row per epoch: epoch, step, losses by name, train_accuracy, val_loss, val_accuracy,
+            learning_rate; val_pxap where it is asked for.
         device: what it ran on, in words.
     """
 
-    selected: State
-    last: State
-    selected_epoch: int
+    kept: dict[Selection, Kept]
+    selection: Selection
     history: pd.DataFrame
     device: str
+
+    @property
+    def selected(self) -> Kept:
+        """The weights that are the model."""
+        return self.kept[self.selection]
 
 
 def fit(
@@ -70,6 +86,7 @@ def fit(
     *,
     training_set: TrainingSet,
     validation: Iterable[EvaluationBatch],
+    localizer: Localizer,
     params: TrainingParams,
     seed: int,
     fabric: Fabric,
@@ -82,6 +99,7 @@ def fit(
         objective: the losses of a batch.
         training_set: where batches come from.
         validation: batches of the validation images; empty where there are none.
+        localizer: the model as a localizer, for the selection by PxAP.
         params: steps, batch size, optimizer, schedule, selection.
         seed: of the order, the augmentation and the drawn pixels.
         fabric: device and precision.
@@ -93,12 +111,13 @@ def fit(
     """
     validation = list(validation)
     _check_data(training_set, validation, params)
+    freeze_encoder(model, params.frozen)
     optimizer = make_optimizer(model, params)
     schedule = make_schedule(optimizer, params)
     wrapped, optimizer = fabric.setup(model, optimizer)
     generator = make_generator(seed, "draw", device=fabric.device)
     history: list[dict[str, float]] = []
-    selected, selected_epoch, best_rank = _state_of(model), 0, math.inf
+    keeper = _Keeper(wanted_selections(params))
     with progress_bar(total=params.steps, label=label) as bar:
         for epoch, batches in enumerate(_epochs(training_set, params), start=1):
             wrapped.train()
@@ -107,22 +126,31 @@ def fit(
                 on_device = batch.to(fabric.device)
                 losses = objective(wrapped, on_device, generator)
                 fabric.backward(losses.total)
-                optimizer.step()
-                optimizer.zero_grad()
-                schedule.step()
+                _descend(optimizer, schedule)
                 tally.add({**losses.parts, "train_accuracy": _hit_rate(losses.image_logits, on_device.class_idx)})
                 bar.update()
             row = tally.means() | validate(wrapped, validation, fabric.device)
+            if Selection.VAL_PXAP in keeper.selections:
+                row["val_pxap"] = localization_score(localizer, validation, fabric.device)
             _check_finite(row, label=label, epoch=epoch)
-            steps = (history[-1]["step"] if history else 0) + tally.count
-            history.append({"epoch": epoch, "step": steps, **row, "learning_rate": float(schedule.get_last_lr()[0])})
+            step = sum(row["step"] for row in history[-1:]) + tally.count
+            history.append({"epoch": epoch, "step": step, **row, "learning_rate": float(schedule.get_last_lr()[0])})
             bar.set_postfix({name: f"{value:.3f}" for name, value in row.items()})
-            rank = _rank(row, params.selection)
-            if rank <= best_rank:
-                selected, selected_epoch, best_rank = _state_of(model), epoch, rank
-    last = _state_of(model)
-    _check_finite({name: float(tensor.float().sum()) for name, tensor in last.items()}, label=label, epoch=len(history))
-    return TrainingResult(selected, last, selected_epoch, pd.DataFrame(history), describe_device(fabric))
+            keeper.see(model, row, epoch)
+    _check_finite(_sums_of(model), label=label, epoch=len(history))
+    return TrainingResult(keeper.kept, params.selection, pd.DataFrame(history), describe_device(fabric))
+
+
+def _descend(optimizer: torch.optim.Optimizer, schedule: LRScheduler) -> None:
+    """Take one step along the gradients and forget them."""
+    optimizer.step()
+    optimizer.zero_grad()
+    schedule.step()
+
+
+def wanted_selections(params: TrainingParams) -> set[Selection]:
+    """Return the selections whose weights a training keeps."""
+    return {params.selection, *params.keep}
 
 
 @torch.inference_mode()
@@ -139,35 +167,34 @@ def validate(model: nn.Module, batches: Iterable[EvaluationBatch], device: torch
     return {"val_loss": loss / count, "val_accuracy": hits / count} if count else {}
 
 
-def make_optimizer(model: nn.Module, params: TrainingParams) -> torch.optim.Optimizer:
-    """Make the optimizer, with the heads, which start from nothing, at a learning rate of their own."""
-    encoder = list(model.encoder.parameters())  # type: ignore[union-attr]
-    in_encoder = {id(parameter) for parameter in encoder}
-    heads = [parameter for parameter in model.parameters() if id(parameter) not in in_encoder]
-    groups = [
-        {"params": encoder, "lr": params.learning_rate},
-        {"params": heads, "lr": params.head_learning_rate},
-    ]
-    match params.optimizer:
-        case OptimizerName.ADAMW:
-            return torch.optim.AdamW(groups, weight_decay=params.weight_decay)
-        case OptimizerName.SGD:
-            return torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=params.weight_decay)
+def localization_score(localizer: Localizer, batches: Iterable[EvaluationBatch], device: torch.device) -> float:
+    """Return the PxAP of a model's maps on the validation images whose masks may be used, at the size of the masks."""
+    histogram = empty_histogram(device=device)
+    for batch in batches:
+        if batch.has_mask.any():
+            maps = localizer(batch.images.to(device), batch.class_idx.to(device)).maps
+            maps = resize_map(maps.float(), batch.masks.shape[-2:]).clamp(0, 1)[batch.has_mask.to(device)]
+            ignore = None if batch.ignore is None else batch.ignore[batch.has_mask].to(device)
+            target = batch.masks[batch.has_mask].to(device)
+            histogram = update_histogram(histogram, preds=maps, target=target, ignore=ignore)
+    return pxap(histogram)
 
 
-def make_schedule(optimizer: torch.optim.Optimizer, params: TrainingParams) -> LRScheduler:
-    """Make the learning-rate schedule over `params.steps` batches; each group's rate is its peak.
+class _Keeper:
+    """Keep the weights of the best epoch for each of several selections."""
 
-    One cycle also lowers the momentum (AdamW: beta1) from 0.95 to 0.85 while the rate rises, and raises it again after.
-    """
-    match params.schedule:
-        case Schedule.ONE_CYCLE:
-            peaks = [group["lr"] for group in optimizer.param_groups]
-            return OneCycleLR(optimizer, max_lr=peaks, total_steps=params.steps + 1)
-        case Schedule.COSINE:
-            return CosineAnnealingLR(optimizer, T_max=params.steps)
-        case Schedule.CONSTANT:
-            return LambdaLR(optimizer, lambda _: 1.0)
+    def __init__(self, selections: set[Selection]) -> None:
+        self.selections = sorted(selections)
+        self.kept: dict[Selection, Kept] = {}
+        self._best = dict.fromkeys(self.selections, math.inf)
+
+    def see(self, model: nn.Module, row: dict[str, float], epoch: int) -> None:
+        """Copy the weights if this epoch is as good as the best so far, or better, for any selection."""
+        better = [selection for selection in self.selections if _rank(row, selection) <= self._best[selection]]
+        state = _state_of(model) if better else {}
+        for selection in better:
+            self._best[selection] = _rank(row, selection)
+            self.kept[selection] = Kept(epoch, state)
 
 
 class _Tally:
@@ -207,18 +234,32 @@ def _rank(row: dict[str, float], selection: Selection) -> float:
             return -row["val_accuracy"]
         case Selection.VAL_LOSS:
             return row["val_loss"]
+        case Selection.VAL_PXAP:
+            return -row["val_pxap"]
 
 
 def _state_of(model: nn.Module) -> State:
     return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
+def _sums_of(model: nn.Module) -> dict[str, float]:
+    """Return the sum of each of a model's tensors, which is finite only if all its values are."""
+    return {name: float(tensor.float().sum()) for name, tensor in model.state_dict().items()}
+
+
 def _check_data(training_set: TrainingSet, validation: list[EvaluationBatch], params: TrainingParams) -> None:
     if len(training_set) == 0:
         raise PixelCAMError("the source domain has no training image; give some the split 'train'")
-    if not validation and params.selection is not Selection.LAST:
+    needs_images = sorted(wanted_selections(params) - {Selection.LAST})
+    if needs_images and not validation:
         raise PixelCAMError(
-            f"selection: '{params.selection}' needs validation images and the source domain has none; use 'last'"
+            f"selection, keep: '{needs_images[0]}' needs validation images and the source domain has none; use 'last'"
+        )
+    has_foreground = any(bool(batch.masks[batch.has_mask].any()) for batch in validation)
+    if Selection.VAL_PXAP in needs_images and not has_foreground:
+        raise PixelCAMError(
+            "selection, keep: 'val_pxap' needs validation images with masks that may be used for selection, and the "
+            "source domain has none; choose another selection"
         )
 
 

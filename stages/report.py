@@ -16,8 +16,7 @@ def main(
     params: Path,
     prepared: Path,
     store: Path,
-    teacher: Path,
-    pixelcam: Path,
+    models: Path,
     label_quality: Path,
     scores: Path,
     per_image: Path,
@@ -25,11 +24,11 @@ def main(
     page: Path,
     overview: Path,
 ) -> None:
-    """Write PAGE and the picture OVERVIEW about the models in TEACHER and PIXELCAM, from the files of their metrics."""
+    """Write PAGE and the picture OVERVIEW about the teacher and PixelCAM in MODELS, from the files of their metrics."""
     values = load_params(params)
     sources = ReportSources(
-        teacher=teacher,
-        pixelcam=pixelcam,
+        teacher=models / "teacher",
+        pixelcam=models / values.final_model,
         store=store,
         scores=scores,
         per_image=per_image,
@@ -38,7 +37,7 @@ def main(
     )
     domains = [read_domain(name, values, prepared / name) for name in values.target_domains]
     content = gather_report(domains, sources, values)
-    write_picture(overview, draw_overview(content.domains[0].gallery, values.extract_pseudo_labels))
+    write_picture(overview, draw_overview(content.domains[0].gallery, values))
     write_text(page, render_report(content))
 
 

@@ -8,7 +8,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from pipeline.config import GlasDomain, Params, SyntheticDomain, TableDomain, Tissue, load_params
+from pipeline.choices import Tissue
+from pipeline.config import GlasDomain, Params, SyntheticDomain, TableDomain, load_params
 from pipeline.errors import PixelCAMError
 
 SHIPPED = Path(__file__).parents[1] / "params.yaml"
@@ -54,7 +55,7 @@ def test_params_are_frozen() -> None:
     [
         ("seed", "one", "seed: Input should be a valid integer.*got 'one'"),
         ("seed", -1, "seed: Input should be greater than or equal to 0, got -1"),
-        ("encoder", "", "encoder: .*got ''"),
+        ("encoder", "", "encoder.name: .*got ''"),
         ("target_domains", [], r"target_domains: .*got \[\]"),
         ("domains.colon.image_size", 32, "domains.colon.image_size: .*greater than or equal to 64, got 32"),
         ("domains.colon.tissue", "liver", "domains.colon.tissue: .*'colon' or 'lymph_node', got 'liver'"),
@@ -104,6 +105,16 @@ def test_every_fault_names_its_key(tmp_path: Path, key: str, value: object, mess
         ),
         ({"domains.colon.classes": ["benign", "benign"]}, "classes must differ from each other"),
         ({"domains.glas.val_fraction": 0.9}, r"val_fraction \+ test_fraction must be at most 1"),
+        (
+            {"train_pixelcam.approach": "two_step", "train_pixelcam.initialization": "encoder_weights"},
+            "freezes the teacher",
+        ),
+        ({"train_pixelcam.redraw": False, "train_pixelcam.loss_resolution": "feature"}, "loss_resolution: full"),
+        ({"cam.method": "tscam", "cam.layers": [-1, -2]}, r"cam: method 'tscam' makes one map.*set layers: \[-1\]"),
+        ({"cam.method": "sat"}, "reads the map of image_head sat, and model.image_head is 'gap'"),
+        ({"rounds": {"pixelcam": "teacher"}}, "'pixelcam' is the name of another model"),
+        ({"rounds": {"round_3": "round_2"}}, "'round_3' learns from 'round_2', which must be one of pixelcam"),
+        ({"encoder": {"name": "resnet18", "weights": "mine.pth"}}, "or a file that ends with .safetensors"),
     ],
 )
 def test_values_that_do_not_fit_together(tmp_path: Path, changes: dict[str, object], message: str) -> None:
@@ -117,6 +128,19 @@ def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     lines = str(caught.value).split("\n")
     assert "3 value(s) need mending" in lines[0]
     assert [line.split(":")[0].strip() for line in lines[1:]] == ["seed", "model.size", "report.images_per_domain"]
+
+
+def test_an_encoder_can_be_given_by_its_name_alone(tmp_path: Path) -> None:
+    encoder = load_params(_write(tmp_path, {"encoder": "resnet18"})).encoder
+    assert (encoder.name, encoder.weights) == ("resnet18", "auto")
+    local = load_params(_write(tmp_path, {"encoder": {"name": "resnet18", "weights": "mine.safetensors"}})).encoder
+    assert local.weights == Path("mine.safetensors")
+
+
+def test_the_last_round_is_the_final_model(tmp_path: Path) -> None:
+    assert load_params(_write(tmp_path, {})).final_model == "pixelcam"
+    rounds = {"round_2": "pixelcam", "round_3": "round_2"}
+    assert load_params(_write(tmp_path, {"rounds": rounds})).final_model == "round_3"
 
 
 @pytest.mark.parametrize("section", list(Params.model_fields))

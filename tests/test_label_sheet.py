@@ -1,6 +1,6 @@
 """A store in words and as a contact sheet: shares by hand, rows evenly over the store, with and without images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,9 @@ from pipeline.overlays import BACKGROUND_COLOUR, FOREGROUND_COLOUR, Picture
 from pipeline.store import PseudoLabelStore, StoredImage, write_store
 
 
-def _store(path: Path, rows: Sequence[tuple[int, int]], *, side: int = 16) -> PseudoLabelStore:
+def _store(
+    path: Path, rows: Sequence[tuple[int, int]], *, side: int = 16, attributes: Mapping[str, object] | None = None
+) -> PseudoLabelStore:
     """Write a store whose images each have one class and one label, with the CAM 1 on the left."""
     cam = np.zeros((4, 4), dtype=np.float16)
     cam[:, :2] = 1
@@ -28,6 +30,9 @@ def _store(path: Path, rows: Sequence[tuple[int, int]], *, side: int = 16) -> Ps
             "classes": ["benign", "malignant"],
             "domain": "colon",
             "background_class": None,
+            "foreground_threshold": 0.5,
+            "background_fraction": 0.07,
+            **(attributes or {}),
         },
     )
     return PseudoLabelStore(path)
@@ -48,6 +53,33 @@ def test_the_description_says_size_provenance_and_shares(tmp_path: Path) -> None
 def test_a_class_without_images_has_no_share(tmp_path: Path) -> None:
     described = dict(describe_store(_store(tmp_path / "store", [(0, 1)])))
     assert described["labels, malignant (0 images)"] == "background 0.0%, foreground 0.0%, ignore 0.0%"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "rule"),
+    [
+        # As the first stores have it, which know no other rule.
+        ({}, "foreground is where the map is at least 0.5, background the 7% of each image where it is lowest"),
+        (
+            {"foreground_rule": "threshold", "foreground_fraction": 0.2, "erosion": 1},
+            "foreground is where the map is at least 0.5, background the 7% of each image where it is lowest; both "
+            "lose 1 pixel at their edges",
+        ),
+        (
+            {"foreground_rule": "otsu", "foreground_fraction": 0.2, "erosion": 0, "background_class": "benign"},
+            "foreground is where the map is above Otsu's threshold of the image, background the 7% of each image where "
+            "it is lowest; images of benign are background throughout",
+        ),
+        (
+            {"foreground_rule": "percentile", "foreground_fraction": 0.125, "erosion": 3},
+            "foreground is the 12.5% of each image where the map is highest, background the 7% of each image where it "
+            "is lowest; both lose 3 pixels at their edges",
+        ),
+    ],
+)
+def test_the_description_says_by_which_rule(tmp_path: Path, attributes: dict[str, object], rule: str) -> None:
+    store = _store(tmp_path / "store", [(0, 1)], attributes=attributes)
+    assert dict(describe_store(store))["rule"] == rule
 
 
 def _sheet(store: PseudoLabelStore, path: Path, *, count: int, images: Path | None = None) -> Picture:

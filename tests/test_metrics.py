@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, jaccard_score
 from torch import Tensor
 
-from pipeline import metrics
+from pipeline import metrics, pixel_histogram
 from pipeline.errors import PixelCAMError
-from pipeline.metrics import PixelHistogram
+from pipeline.pixel_histogram import PixelHistogram
 
 CPU = torch.device("cpu")
 
 
 def histogram_of(values: list[float], truth: list[int], ignore: list[int] | None = None) -> PixelHistogram:
-    return metrics.update_histogram(
-        metrics.empty_histogram(device=CPU),
+    return pixel_histogram.update_histogram(
+        pixel_histogram.empty_histogram(device=CPU),
         preds=torch.tensor(values, dtype=torch.float32),
         target=torch.tensor(truth, dtype=torch.bool),
         ignore=None if ignore is None else torch.tensor(ignore, dtype=torch.bool),
@@ -51,15 +51,21 @@ class TestHistogram:
     def test_float64_maps_are_binned_alike(self) -> None:
         values = torch.arange(1001, dtype=torch.float64) / 1000
         target = torch.ones(1001, dtype=torch.bool)
-        histogram = metrics.update_histogram(metrics.empty_histogram(device=CPU), preds=values, target=target)
+        histogram = pixel_histogram.update_histogram(
+            pixel_histogram.empty_histogram(device=CPU), preds=values, target=target
+        )
         assert histogram.foreground.tolist() == [1] * 1001
 
     def test_updates_add_up_and_leave_what_was_given(self) -> None:
         preds, target = random_maps(0)
-        first = metrics.update_histogram(metrics.empty_histogram(device=CPU), preds=preds[:2], target=target[:2])
+        first = pixel_histogram.update_histogram(
+            pixel_histogram.empty_histogram(device=CPU), preds=preds[:2], target=target[:2]
+        )
         before = first.foreground.clone()
-        both = metrics.update_histogram(first, preds=preds[2:], target=target[2:])
-        at_once = metrics.update_histogram(metrics.empty_histogram(device=CPU), preds=preds, target=target)
+        both = pixel_histogram.update_histogram(first, preds=preds[2:], target=target[2:])
+        at_once = pixel_histogram.update_histogram(
+            pixel_histogram.empty_histogram(device=CPU), preds=preds, target=target
+        )
         assert torch.equal(first.foreground, before)
         assert torch.equal(both.foreground, at_once.foreground)
         assert torch.equal(both.background, at_once.background)
@@ -80,35 +86,39 @@ class TestHistogram:
             histogram_of([0.5, value], [0, 1])
 
     def test_a_mask_that_is_not_bool_is_refused(self) -> None:
-        empty = metrics.empty_histogram(device=CPU)
+        empty = pixel_histogram.empty_histogram(device=CPU)
         with pytest.raises(ValueError, match="target must be bool"):
-            metrics.update_histogram(empty, preds=torch.zeros(2), target=torch.zeros(2))
+            pixel_histogram.update_histogram(empty, preds=torch.zeros(2), target=torch.zeros(2))
 
     def test_a_mask_of_another_shape_is_refused(self) -> None:
-        empty = metrics.empty_histogram(device=CPU)
+        empty = pixel_histogram.empty_histogram(device=CPU)
         with pytest.raises(ValueError, match="target must be bool"):
-            metrics.update_histogram(empty, preds=torch.zeros(2, 2), target=torch.zeros(2, dtype=torch.bool))
+            pixel_histogram.update_histogram(empty, preds=torch.zeros(2, 2), target=torch.zeros(2, dtype=torch.bool))
 
 
 class TestPxap:
     def test_by_hand(self) -> None:
         # At 0.9: precision 1, recall 1/2. At 0.5: nothing gained. At 0.2: precision 2/3, recall 1.
-        assert metrics.pxap(histogram_of([0.9, 0.5, 0.2, 0.1], [1, 0, 1, 0])) == pytest.approx(0.5 + 0.5 * 2 / 3)
+        assert pixel_histogram.pxap(histogram_of([0.9, 0.5, 0.2, 0.1], [1, 0, 1, 0])) == pytest.approx(
+            0.5 + 0.5 * 2 / 3
+        )
 
     @pytest.mark.parametrize("seed", range(5))
     def test_is_average_precision_on_quantized_maps(self, seed: int) -> None:
         preds, target = random_maps(seed)
         quantized = (preds * 1000).floor() / 1000
-        histogram = metrics.update_histogram(metrics.empty_histogram(device=CPU), preds=quantized, target=target)
+        histogram = pixel_histogram.update_histogram(
+            pixel_histogram.empty_histogram(device=CPU), preds=quantized, target=target
+        )
         expected = average_precision_score(target.flatten().numpy(), quantized.flatten().numpy())
-        assert metrics.pxap(histogram) == pytest.approx(expected, abs=1e-12)
+        assert pixel_histogram.pxap(histogram) == pytest.approx(expected, abs=1e-12)
 
     @settings(max_examples=50, deadline=None)
     @given(st.lists(st.tuples(st.integers(0, 1000), st.booleans()), min_size=1, max_size=40))
     def test_is_average_precision_on_any_pixels(self, pixels: list[tuple[int, bool]]) -> None:
         values = [step / 1000 for step, _ in pixels]
         truth = [int(foreground) for _, foreground in pixels]
-        result = metrics.pxap(histogram_of(values, truth))
+        result = pixel_histogram.pxap(histogram_of(values, truth))
         if sum(truth) == 0:
             assert math.isnan(result)
         else:
@@ -116,21 +126,27 @@ class TestPxap:
 
     @pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
     def test_a_constant_map_scores_the_share_of_foreground(self, value: float) -> None:
-        assert metrics.pxap(histogram_of([value] * 4, [1, 0, 0, 0])) == 0.25
+        assert pixel_histogram.pxap(histogram_of([value] * 4, [1, 0, 0, 0])) == 0.25
 
     def test_a_perfect_map_scores_one(self) -> None:
-        assert metrics.pxap(histogram_of([1.0, 1.0, 0.0], [1, 1, 0])) == 1.0
+        assert pixel_histogram.pxap(histogram_of([1.0, 1.0, 0.0], [1, 1, 0])) == 1.0
 
     def test_is_undefined_without_foreground(self) -> None:
-        assert math.isnan(metrics.pxap(histogram_of([0.1, 0.9], [0, 0])))
+        assert math.isnan(pixel_histogram.pxap(histogram_of([0.1, 0.9], [0, 0])))
 
     def test_is_undefined_without_pixels(self) -> None:
-        assert math.isnan(metrics.pxap(metrics.empty_histogram(device=CPU)))
+        assert math.isnan(pixel_histogram.pxap(pixel_histogram.empty_histogram(device=CPU)))
 
     def test_is_pooled_and_no_mean_over_images(self) -> None:
         # Each image by itself is perfect, but one image's background is higher than the other's foreground.
-        assert metrics.pxap(histogram_of([0.9, 0.8], [1, 0])) == metrics.pxap(histogram_of([0.3, 0.1], [1, 0])) == 1.0
-        assert metrics.pxap(histogram_of([0.9, 0.8, 0.3, 0.1], [1, 0, 1, 0])) == pytest.approx(0.5 + 0.5 * 2 / 3)
+        assert (
+            pixel_histogram.pxap(histogram_of([0.9, 0.8], [1, 0]))
+            == pixel_histogram.pxap(histogram_of([0.3, 0.1], [1, 0]))
+            == 1.0
+        )
+        assert pixel_histogram.pxap(histogram_of([0.9, 0.8, 0.3, 0.1], [1, 0, 1, 0])) == pytest.approx(
+            0.5 + 0.5 * 2 / 3
+        )
 
 
 class TestCurve:
@@ -173,8 +189,8 @@ class TestDiceAndIoU:
         preds, target = random_maps(3)
         preds[0, 0, :3] = torch.tensor([0.0, 0.3, 1.0])
         ignore = torch.rand(preds.shape, generator=torch.Generator().manual_seed(1)) < 0.2
-        histogram = metrics.update_histogram(
-            metrics.empty_histogram(device=CPU), preds=preds, target=target, ignore=ignore
+        histogram = pixel_histogram.update_histogram(
+            pixel_histogram.empty_histogram(device=CPU), preds=preds, target=target, ignore=ignore
         )
         pooled = metrics.counts_at(histogram, threshold=threshold)
         images = metrics.counts_per_image(preds=preds, target=target, threshold=threshold, ignore=ignore)
@@ -198,7 +214,7 @@ class TestDiceAndIoU:
     @pytest.mark.parametrize("threshold", [-0.001, 1.001, 0.0005, math.pi / 10])
     def test_a_threshold_off_the_grid_is_refused(self, threshold: float) -> None:
         with pytest.raises(ValueError, match="threshold must be a multiple"):
-            metrics.counts_at(metrics.empty_histogram(device=CPU), threshold=threshold)
+            metrics.counts_at(pixel_histogram.empty_histogram(device=CPU), threshold=threshold)
 
 
 class TestBestDiceThreshold:
@@ -213,7 +229,9 @@ class TestBestDiceThreshold:
     @pytest.mark.parametrize("seed", range(3))
     def test_no_other_threshold_is_better(self, seed: int) -> None:
         preds, target = random_maps(seed)
-        histogram = metrics.update_histogram(metrics.empty_histogram(device=CPU), preds=preds, target=target)
+        histogram = pixel_histogram.update_histogram(
+            pixel_histogram.empty_histogram(device=CPU), preds=preds, target=target
+        )
         best = metrics.dice(metrics.counts_at(histogram, threshold=metrics.best_dice_threshold(histogram))).item()
         truth = target.flatten().numpy()
         every = [f1_score(truth, (preds >= step / 1000).flatten().numpy()) for step in range(0, 1001, 25)]

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,27 @@ from tiny import digests
 from torch import nn
 
 from pipeline import model_files
+from pipeline.choices import ImageHeadName, PixelHeadName, Selection, Weights
 from pipeline.encoder import EncoderSpec
 from pipeline.errors import PixelCAMError
 from pipeline.files import sha256_of
 from pipeline.model_files import ModelInfo, load_weights, read_info, save_model, weights_sha256
-from pipeline.training import TrainingResult
+from pipeline.training import Kept, TrainingResult
 
 INFO = ModelInfo(
     classes=("benign", "malignant"),
     domain="home",
-    encoder=EncoderSpec(name="test_vit", input_size=64, output_stride=None, weights="random"),
+    encoder=EncoderSpec(
+        name="test_vit",
+        architecture="test_vit",
+        arguments={"img_size": 64},
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        input_size=64,
+        weights="random",
+    ),
+    image_head=ImageHeadName.LSE,
+    pixel_head=PixelHeadName.DECODER,
 )
 
 
@@ -43,7 +55,8 @@ def _result(model: nn.Module) -> TrainingResult:
     history = pd.DataFrame({"epoch": [1, 2], "step": [3, 6], "image_loss": [0.5, 1 / 3]})
     selected = model.state_dict()
     last = {name: tensor + 1 for name, tensor in selected.items()}
-    return TrainingResult(selected, last, selected_epoch=1, history=history, device="cpu, 32-true")
+    kept = {Selection.VAL_LOSS: Kept(1, selected), Selection.LAST: Kept(2, last)}
+    return TrainingResult(kept, Selection.VAL_LOSS, history=history, device="cpu, 32-true")
 
 
 def _save(folder: Path, result: TrainingResult | None = None) -> None:
@@ -67,16 +80,37 @@ def test_a_folder_is_read_back_as_written(folder: Path) -> None:
         assert torch.equal(load_file(folder / "last.safetensors")[name], weights + 1)
 
 
+def test_other_weights_that_were_kept_can_be_loaded(folder: Path) -> None:
+    expected = _model().state_dict()
+    for weights, added in ((Weights.SELECTED, 0), (Weights.VAL_LOSS, 0), (Weights.LAST, 1)):
+        other = _model(seed=1)
+        load_weights(other, folder, weights)
+        assert all(torch.equal(other.state_dict()[name], tensor + added) for name, tensor in expected.items())
+    with pytest.raises(PixelCAMError, match=r"val_pxap\.safetensors: was not kept; add val_pxap to keep"):
+        load_weights(_model(), folder, Weights.VAL_PXAP)
+
+
 def test_the_description_says_how_the_model_came_about(folder: Path) -> None:
     description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     versions = description.pop("versions")
     assert versions["torch"] == torch.__version__
     assert description == {
-        "schema_version": 1,
+        "schema_version": 2,
         "classes": ["benign", "malignant"],
         "domain": "home",
-        "encoder": {"name": "test_vit", "input_size": 64, "output_stride": None, "weights": "random"},
-        "epoch": 1,
+        "encoder": {
+            "name": "test_vit",
+            "architecture": "test_vit",
+            "arguments": {"img_size": 64},
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.25, 0.25, 0.25],
+            "input_size": 64,
+            "weights": "random",
+        },
+        "image_head": "lse",
+        "pixel_head": "decoder",
+        "selection": "val_loss",
+        "epochs": {"val_loss": 1, "last": 2},
         "params": {"steps": 7},
         "seed": 3,
         "parents": {"teacher": "abc"},
@@ -97,9 +131,9 @@ def test_two_saves_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
 
 def test_the_order_of_the_weights_does_not_matter_to_the_bytes(folder: Path, tmp_path: Path) -> None:
     result = _result(_model())
-    turned = TrainingResult(
-        dict(reversed(result.selected.items())), result.last, result.selected_epoch, result.history, result.device
-    )
+    turned_state = Kept(1, dict(reversed(result.selected.state.items())))
+    kept = {Selection.LAST: result.kept[Selection.LAST], Selection.VAL_LOSS: turned_state}
+    turned = replace(result, kept=kept)
     _save(tmp_path / "again", turned)
     assert digests(tmp_path / "again") == digests(folder)
 
@@ -165,9 +199,25 @@ def _edit(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
         (_edit(lambda values: values.pop("schema_version")), "schema_version"),
         (_edit(lambda values: values["encoder"].pop("name")), "name"),
         (_edit(lambda values: values["encoder"].update(colour="red")), "colour"),
-        (_edit(lambda values: values.update(schema_version=2)), "schema_version is 2, this version reads 1; train"),
+        (_edit(lambda values: values.pop("image_head")), "image_head"),
+        (_edit(lambda values: values.update(image_head="mean")), "'mean' is not a valid ImageHeadName.*train it again"),
+        (_edit(lambda values: values.update(schema_version=1)), "schema_version is 1, this version reads 2; train"),
+        (_edit(lambda values: values.update(schema_version=3)), "schema_version is 3, this version reads 2; train"),
     ],
-    ids=["missing", "half", "list", "bytes", "no classes", "no version", "no name", "new key", "future"],
+    ids=[
+        "missing",
+        "half",
+        "list",
+        "bytes",
+        "no classes",
+        "no version",
+        "no name",
+        "new key",
+        "no head",
+        "unknown head",
+        "past",
+        "future",
+    ],
 )
 def test_a_damaged_description_is_named(folder: Path, damage: Callable[[Path], object], message: str) -> None:
     damage(folder / "model.json")

@@ -1,8 +1,11 @@
 """The method in one picture: five parts of one image, the labels cut as for training."""
 
-import numpy as np
+from pathlib import Path
 
-from pipeline.config import ExtractionParams
+import numpy as np
+import pytest
+from tiny import tiny_params
+
 from pipeline.overlays import heat_overlay, label_overlay
 from pipeline.overview import draw_overview
 from pipeline.reporting import GalleryImage, ModelView
@@ -17,8 +20,16 @@ def shown(brightness: int) -> GalleryImage:
     )
 
 
-def test_middle_image_is_shown_with_cam_labels_and_map() -> None:
-    params = ExtractionParams(batch_size=1, foreground_threshold=0.75, background_fraction=0.25)
+@pytest.mark.parametrize("rule", ["threshold", "percentile"])
+def test_middle_image_is_shown_with_cam_labels_and_map(rule: str) -> None:
+    values = {
+        "foreground_rule": rule,
+        "foreground_threshold": 0.75,
+        "foreground_fraction": 0.25,
+        "background_fraction": 0.25,
+        "erosion": 2,
+    }
+    params = tiny_params(Path(), {f"extract_pseudo_labels.{name}": value for name, value in values.items()})
     picture = draw_overview([shown(10), shown(200), shown(90)], params)
     gap = 8
     assert picture.shape == (256 + 2 * gap, 5 * 256 + 6 * gap, 3)
@@ -31,5 +42,5 @@ def test_middle_image_is_shown_with_cam_labels_and_map() -> None:
     all_ignored = label_overlay(middle.image, labels=np.full((256, 256), 255, dtype=np.uint8))
     changed = (parts[3] != all_ignored).any(axis=2)
     assert not changed[100:160].any(), "the middle of a ramp is neither foreground nor background"
-    assert changed[:50].all(), "the lowest quarter is background"
-    assert changed[-50:].all(), "the highest quarter is foreground"
+    assert changed[:40].all(), "the lowest quarter is background"
+    assert changed[-40:].all(), "the highest quarter is foreground"

@@ -13,22 +13,27 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 import torch
+import zarr
 from lightning_fabric import Fabric
 from safetensors.torch import load_file
 from tiny import NO_AUGMENTATION, Run, digests, tiny_params
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from pipeline.config import LossResolution, PixelCAMParams
+from pipeline.choices import Approach, ImageHeadName, LossResolution, PixelHeadName
+from pipeline.config import PixelCAMParams
 from pipeline.domains import PreparedDomain, read_domain
 from pipeline.errors import PixelCAMError
+from pipeline.extraction import extract_pseudo_labels
 from pipeline.images import read_mask
+from pipeline.localization import Localization
 from pipeline.manifest import Manifest, Split
 from pipeline.model_files import weights_sha256
-from pipeline.pixelcam import PixelCAMOutput, load_pixelcam
+from pipeline.pixelcam import PixelCAMLocalizer, PixelCAMOutput, load_pixelcam
 from pipeline.pixelcam_training import PixelCAMObjective, check_store, train_pixelcam
+from pipeline.scored_set import ScoredSet
 from pipeline.store import PseudoLabelStore
-from pipeline.training import fit
+from pipeline.training import StepLosses, fit
 from pipeline.training_set import TrainingBatch, TrainingSet
 
 
@@ -38,16 +43,17 @@ def _section(**changes: Any) -> PixelCAMParams:  # noqa: ANN401 - any field
 
 
 class _Fixed(nn.Module):
-    """Gives image logits (B, K) and pixel logits (B, 2, h, w), whatever the images."""
+    """Gives image logits (B, K), pixel logits (B, 2, h, w) and a penalty, whatever the images."""
 
-    def __init__(self, image_logits: Tensor, pixel_logits: Tensor) -> None:
+    def __init__(self, image_logits: Tensor, pixel_logits: Tensor, penalty: float = 0.0) -> None:
         super().__init__()
+        self.penalty = torch.tensor(penalty)
         self.image_logits = nn.Parameter(image_logits)
         self.pixel_logits = nn.Parameter(pixel_logits)
 
     def forward(self, images: Tensor) -> PixelCAMOutput:
         del images
-        return PixelCAMOutput(self.image_logits, self.pixel_logits)
+        return PixelCAMOutput(self.image_logits, self.pixel_logits, self.penalty)
 
 
 def _batch(labels: Tensor, cam: Tensor | None = None) -> TrainingBatch:
@@ -69,18 +75,20 @@ def _left_and_right(size: int) -> Tensor:
 
 @pytest.mark.parametrize("resolution", list(LossResolution))
 @pytest.mark.parametrize("weight", [0.0, 0.5, 2.0])
-def test_total_is_image_loss_plus_weight_times_pixel_loss(resolution: LossResolution, weight: float) -> None:
+def test_total_is_image_loss_plus_weight_times_pixel_loss_plus_penalty(
+    resolution: LossResolution, weight: float
+) -> None:
     # The same pixel logits everywhere, (0, ln 3): foreground has probability 3/4, background 1/4.
     ln3 = math.log(3)
     pixels = torch.tensor([0.0, ln3]).view(1, 2, 1, 1).expand(1, 2, 4, 4).clone()
-    model = _Fixed(torch.tensor([[ln3, 0.0]]), pixels)
+    model = _Fixed(torch.tensor([[ln3, 0.0]]), pixels, penalty=0.25)
     objective = PixelCAMObjective(_section(pixel_loss_weight=weight, loss_resolution=resolution))
     losses = objective(model, _batch(_left_and_right(16)), _generator())
     image_loss = math.log(4 / 3)
     pixel_loss = (5 * math.log(4 / 3) + 5 * math.log(4)) / 10
     assert losses.parts["image_loss"].item() == pytest.approx(image_loss)
     assert losses.parts["pixel_loss"].item() == pytest.approx(pixel_loss)
-    assert losses.total.item() == pytest.approx(image_loss + weight * pixel_loss)
+    assert losses.total.item() == pytest.approx(image_loss + weight * pixel_loss + 0.25)
     assert torch.equal(losses.image_logits, model.image_logits)
 
 
@@ -127,6 +135,24 @@ def test_foreground_is_drawn_where_the_cam_is_high() -> None:
     batch = _batch(torch.ones(1, 8, 8, dtype=torch.uint8), cam)
     losses = PixelCAMObjective(_section())(_Fixed(torch.zeros(1, 2), logits), batch, _generator())
     assert losses.parts["pixel_loss"].item() == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "low_is_drawn"),
+    [({}, False), ({"foreground_drawing": "uniform"}, True), ({"redraw": False}, True)],
+)
+def test_foreground_is_drawn_everywhere_if_uniform_or_if_the_seeds_are_fixed(
+    changes: dict[str, object], low_is_drawn: bool
+) -> None:
+    # All is foreground, and the CAM is zero in the lower half, where the logits are absurd.
+    cam = torch.zeros(1, 8, 8)
+    cam[:, :4] = 1
+    logits = torch.zeros(1, 2, 8, 8)
+    logits[:, 1, 4:] = -1e4
+    batch = _batch(torch.ones(1, 8, 8, dtype=torch.uint8), cam)
+    objective = PixelCAMObjective(_section(foreground_pixels=50, **changes))
+    loss = objective(_Fixed(torch.zeros(1, 2), logits), batch, _generator()).parts["pixel_loss"].item()
+    assert (loss > 1e3) == low_is_drawn
 
 
 def test_pixels_are_drawn_anew_in_each_step() -> None:
@@ -200,6 +226,16 @@ def test_it_starts_from_the_teacher(finished: Run, tmp_path: Path) -> None:
     assert any(not torch.allclose(fresh[name], teacher[name], atol=1e-5) for name in learned)
 
 
+def test_its_image_head_is_the_teachers_or_the_params(finished: Run, tmp_path: Path) -> None:
+    changes = {"model.image_head": "sat", "train_pixelcam.steps": 1}
+    model, info = load_pixelcam(_train(finished, tmp_path / "taught", changes))
+    assert info.image_head is model.image_head.name is ImageHeadName.GAP
+    changes["train_pixelcam.initialization"] = "encoder_weights"
+    model, info = load_pixelcam(_train(finished, tmp_path / "fresh", changes))
+    assert info.image_head is model.image_head.name is ImageHeadName.SAT
+    assert model(torch.zeros(1, 3, 64, 64)).penalty > 0
+
+
 def test_a_model_is_written_with_all_that_tells_how_it_came_about(finished: Run) -> None:
     model, info = load_pixelcam(finished.pixelcam)
     assert (info.classes, info.domain) == (("benign", "malignant"), "home")
@@ -221,6 +257,78 @@ def test_the_loss_resolution_matters(finished: Run, tmp_path: Path) -> None:
     assert digests(feature)["model.safetensors"] != digests(finished.pixelcam)["model.safetensors"]
 
 
+def test_fixed_seeds_are_learned_from_in_every_step(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+    score = PixelCAMObjective.__call__
+
+    def watch(
+        self: PixelCAMObjective, model: nn.Module, batch: TrainingBatch, generator: torch.Generator
+    ) -> StepLosses:
+        assert batch.pseudo_labels is not None
+        seen.extend(((labels == 1).sum().item(), (labels == 0).sum().item()) for labels in batch.pseudo_labels)
+        return score(self, model, batch, generator)
+
+    monkeypatch.setattr(PixelCAMObjective, "__call__", watch)
+    changes: dict[str, object] = {"redraw": False, "foreground_pixels": 3, "background_pixels": 4}
+    changes = {f"train_pixelcam.{name}": value for name, value in changes.items()} | {"augmentation.enlarge": 1.0}
+    model = _train(finished, tmp_path / "one", changes)
+    assert seen == [(3, 4)] * 8
+    assert digests(_train(finished, tmp_path / "two", changes)) == digests(model)
+
+
+def test_baselines_train_what_they_should_and_leave_the_rest_of_the_teacher(finished: Run, tmp_path: Path) -> None:
+    teacher = load_file(finished.teacher / "model.safetensors")
+    for approach in Approach:
+        changes = {"train_pixelcam.approach": approach.value, "train_pixelcam.steps": 2}
+        folder = _train(finished, tmp_path / approach, changes)
+        model, info = load_pixelcam(folder)
+        decoder = approach is Approach.NEGEV
+        assert info.pixel_head is (PixelHeadName.DECODER if decoder else PixelHeadName.LINEAR)
+        assert model(torch.zeros(1, 3, 64, 64)).pixel_logits.shape[-1] == (16 if decoder else 4)
+        trained = load_file(folder / "model.safetensors")
+        frozen = approach in (Approach.TWO_STEP, Approach.NEGEV)
+        assert frozen == all(torch.equal(trained[name], teacher[name]) for name in teacher), approach
+
+
+def test_the_supervised_bound_learns_from_masks_and_not_from_pseudo_labels(finished: Run, tmp_path: Path) -> None:
+    changes = {"train_pixelcam.approach": "supervised"}
+    expected = digests(_train(finished, tmp_path / "first", changes))
+    shutil.copytree(finished.store, tmp_path / "other.zarr")
+    group = zarr.open_group(tmp_path / "other.zarr", mode="a")
+    labels = group["labels"]
+    assert isinstance(labels, zarr.Array)
+    labels[...] = 255
+    counts = group["counts"]
+    assert isinstance(counts, zarr.Array)
+    counts[...] = np.broadcast_to([0, 0, 64 * 64], counts.shape)
+    assert digests(_train(finished, tmp_path / "second", changes, store=tmp_path / "other.zarr")) == expected
+    assert digests(_train(finished, tmp_path / "third", store=tmp_path / "other.zarr")) != expected
+
+
+def test_another_round_starts_from_the_model_before_and_learns_from_its_map(finished: Run, tmp_path: Path) -> None:
+    params = tiny_params(finished.root / "raw")
+    store = tmp_path / "round.zarr"
+    extract_pseudo_labels(_home(finished), teacher=finished.pixelcam, params=params, output=store)
+    opened = PseudoLabelStore(store)
+    assert opened.attributes["cam_method"] == "pixelcam"
+    model, _ = load_pixelcam(finished.pixelcam)
+    (batch,) = ScoredSet(
+        Manifest(_home(finished).manifest.of_split(Split.TRAIN).rows[:1], _home(finished).manifest.root),
+        image_size=64,
+        mask_size=64,
+        batch_size=1,
+        background_class_idx=None,
+    )
+    expected = PixelCAMLocalizer(model)(batch.images, batch.class_idx).maps[0].numpy().astype(np.float16)
+    np.testing.assert_allclose(opened.read(batch.image_ids[0]).cam, expected, atol=1e-3)
+    output = tmp_path / "round_2"
+    train_pixelcam(_home(finished), store=opened, teacher=finished.pixelcam, params=params, output=output)
+    description = json.loads((output / "model.json").read_text(encoding="utf-8"))
+    assert description["parents"] == {"teacher": weights_sha256(finished.pixelcam)}
+
+
 class _PixelNet(nn.Module):
     """The smallest net with both heads: pixels are cells."""
 
@@ -234,7 +342,8 @@ class _PixelNet(nn.Module):
 
     def forward(self, images: Tensor) -> PixelCAMOutput:
         features = self.encoder(images)
-        return PixelCAMOutput(self.image_head(features.mean(dim=(2, 3))), self.pixel_head(features))
+        image_logits = self.image_head(features.mean(dim=(2, 3)))
+        return PixelCAMOutput(image_logits, self.pixel_head(features), torch.zeros(()))
 
 
 @dataclass(frozen=True)
@@ -254,6 +363,11 @@ class _TrueMasks:
         return _Labels(mask.astype(np.uint8), np.ones((4, 4), dtype=np.float16))
 
 
+def _nowhere(images: Tensor, class_idx: Tensor) -> Localization:
+    """A localizer that sees nothing anywhere."""
+    return Localization(torch.zeros(len(class_idx), 2), torch.zeros(len(images), 2, 2))
+
+
 @pytest.mark.parametrize("resolution", list(LossResolution))
 def test_the_pixel_head_learns_what_the_labels_say(finished: Run, resolution: LossResolution) -> None:
     source = _home(finished).manifest.of_split(Split.TRAIN)
@@ -266,6 +380,7 @@ def test_the_pixel_head_learns_what_the_labels_say(finished: Run, resolution: Lo
             source, input_size=32, augmentation=NO_AUGMENTATION, seed=0, store=_TrueMasks(source.root)
         ),
         validation=(),
+        localizer=_nowhere,
         params=section,
         seed=0,
         fabric=Fabric(accelerator="cpu", devices=1),

@@ -88,5 +88,5 @@ def test_an_unreadable_image_is_named_and_leaves_nothing_half_written(finished: 
 
 def test_a_teachers_folder_is_refused_with_a_hint(finished: Run, tmp_path: Path) -> None:
     image = finished.root / "raw/home/images/test_0.png"
-    with pytest.raises(PixelCAMError, match="give a model of the right kind"):
+    with pytest.raises(PixelCAMError, match="give the folder of a PixelCAM model"):
         list(predict([image], model=finished.teacher, output=tmp_path / "maps"))

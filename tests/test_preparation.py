@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import SharedPatients, SplitsDomain, SplitSizes, SyntheticDomain, TableDomain, Tissue
+from pipeline.choices import SharedPatients, Tissue
+from pipeline.config import SplitsDomain, SplitSizes, SyntheticDomain, TableDomain
 from pipeline.errors import PixelCAMError
 from pipeline.images import read_image, read_mask
 from pipeline.manifest import Manifest, Split, read_manifest

@@ -130,6 +130,8 @@ def content(*, gallery: tuple[GalleryImage, ...] = (), names: str = "a.png") -> 
         ],
         histories={"teacher": history, "pixelcam": history.assign(pixel_loss=[0.6, float("nan")])},
         curves=curves,
+        label_rule="foreground is where the map is at least 0.5",
+        redrawn=True,
         label_quality=[
             LabelQuality(
                 class_name="benign",
@@ -138,6 +140,8 @@ def content(*, gallery: tuple[GalleryImage, ...] = (), names: str = "a.png") -> 
                 ignore_share=0.65,
                 foreground_precision=0.875,
                 background_precision=None,
+                foreground_recall=0.3125,
+                background_recall=None,
             )
         ],
         learned_from=[
@@ -157,6 +161,18 @@ def content(*, gallery: tuple[GalleryImage, ...] = (), names: str = "a.png") -> 
 @pytest.fixture(scope="module")
 def page() -> Page:
     return Page(render_report(content()))
+
+
+def test_the_labels_table_says_rule_precision_and_recall(page: Page) -> None:
+    for said in ("foreground is where the map is at least 0.5", "True foreground found", "87.5", "31.2"):
+        assert said in page.words
+
+
+@pytest.mark.parametrize(("redrawn", "said"), [(True, "drawn anew in each step"), (False, "the same in each step")])
+def test_the_page_says_whether_pixels_are_drawn_anew(redrawn: bool, said: str) -> None:
+    words = Page(render_report(replace(content(), redrawn=redrawn))).words
+    assert said in words
+    assert words.count("in each step") == 1
 
 
 def test_is_the_same_every_time() -> None:

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import metrics
+from pipeline import pixel_histogram
 from pipeline.errors import PixelCAMError
 from pipeline.evaluation import Evaluation, ImageScores, ModelName, Scores, ThresholdSource
-from pipeline.metrics import PixelHistogram
+from pipeline.pixel_histogram import PixelHistogram
 from pipeline.score_tables import (
     choose_images,
     curve_table,
@@ -65,7 +65,7 @@ def evaluation_of(
         classes=("benign", "malignant"),
         scores=scores,
         images=images,
-        histogram=metrics.empty_histogram(device=CPU) if histogram is None else histogram,
+        histogram=pixel_histogram.empty_histogram(device=CPU) if histogram is None else histogram,
     )
 
 
@@ -135,7 +135,9 @@ class TestCurveTable:
     def test_is_thin_and_keeps_both_ends(self) -> None:
         values = torch.rand(5000, generator=torch.Generator().manual_seed(0))
         target = torch.arange(5000) % 3 == 0
-        histogram = metrics.update_histogram(metrics.empty_histogram(device=CPU), preds=values, target=target)
+        histogram = pixel_histogram.update_histogram(
+            pixel_histogram.empty_histogram(device=CPU), preds=values, target=target
+        )
         table = curve_table([evaluation_of(histogram=histogram)])
         assert 150 <= len(table) <= 202
         assert list(table.columns) == ["domain", "model", "threshold", "precision", "recall"]
@@ -146,7 +148,9 @@ class TestCurveTable:
 
     def test_of_two_pixels_by_hand(self) -> None:
         values, target = torch.tensor([1.0, 0.5]), torch.tensor([True, False])
-        histogram = metrics.update_histogram(metrics.empty_histogram(device=CPU), preds=values, target=target)
+        histogram = pixel_histogram.update_histogram(
+            pixel_histogram.empty_histogram(device=CPU), preds=values, target=target
+        )
         rows = curve_table([evaluation_of(histogram=histogram)]).values.tolist()
         assert rows == [["colon", "pixelcam", 0.0, 0.5, 1.0], ["colon", "pixelcam", 1.0, 1.0, 1.0]]
 

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from tiny import make_row, noise_images, write_images
 
+from pipeline.domains import PreparedDomain
 from pipeline.errors import PixelCAMError
 from pipeline.localization import EvaluationBatch
 from pipeline.manifest import Manifest, Split
@@ -153,6 +154,7 @@ def test_validation_needs_no_mask(root: Path) -> None:
     train = make_row("3.png", root=root)
     for name in ("mask.png", "ignore.png"):
         (root / name).write_bytes(b"")
-    batches = list(validation_images(Manifest((train, *rows), root), 4, 2))
+    source = PreparedDomain("home", ("benign", "malignant"), 0, Manifest((train, *rows), root))
+    batches = list(validation_images(source, input_size=4, batch_size=2, with_masks=False))
     assert [name for batch in batches for name in batch.image_ids] == ["0.png", "1.png", "2.png"]
     assert not any(batch.has_mask.any() for batch in batches)

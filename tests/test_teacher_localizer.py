@@ -8,8 +8,10 @@ from tiny import Run
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from pipeline.cams import compute_cam, normalize_cam
-from pipeline.config import CamMethod, CamParams, EncoderWeights
+from pipeline.cam_request import normalize_cam
+from pipeline.cams import compute_cam
+from pipeline.choices import CamMethod, EncoderWeights, ImageHeadName
+from pipeline.config import CamParams
 from pipeline.encoder import build_encoder
 from pipeline.errors import PixelCAMError
 from pipeline.teacher import Teacher, build_teacher, load_teacher
@@ -20,7 +22,7 @@ CLASS_IDX = torch.tensor([1, 0])
 
 def make_teacher(name: str = "test_efficientnet") -> Teacher:
     encoder = build_encoder(name, input_size=64, output_stride=16, weights=EncoderWeights.RANDOM, seed=0)
-    return build_teacher(encoder, classes=2, seed=0).eval()
+    return build_teacher(encoder, image_head=ImageHeadName.GAP, classes=2, seed=0).eval()
 
 
 def cam_params(*, scales: tuple[float, ...] = (1.0,), flip: bool = False) -> CamParams:
@@ -106,7 +108,8 @@ def test_loaded_teacher_is_ready_for_evaluation(finished: Run) -> None:
     teacher, info = load_teacher(finished.teacher)
     assert not any(module.training for module in teacher.modules())
     assert info.classes == ("benign", "malignant")
-    assert teacher.image_head.linear.out_features == 2
+    assert teacher.image_head.name is info.image_head is ImageHeadName.GAP
+    assert teacher.image_head.classes == 2
 
 
 def test_missing_teacher_is_named(tmp_path: Path) -> None:

@@ -2,9 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 import pytest
@@ -12,37 +11,90 @@ import torch
 from tiny import Run, digests, prepare_domains, tiny_params
 from torch import Tensor, nn
 
+from pipeline.choices import ImageHeadName, Regularization
 from pipeline.domains import PreparedDomain, read_domain
 from pipeline.errors import PixelCAMError
 from pipeline.manifest import Manifest
-from pipeline.teacher import load_teacher
-from pipeline.teacher_training import teacher_objective, train_teacher
+from pipeline.regularization import drop_or_weigh, hide_cells, paste_boxes
+from pipeline.teacher import Teacher, TeacherOutput, load_teacher
+from pipeline.teacher_training import TeacherObjective, train_teacher
 from pipeline.training_set import TrainingBatch
 
 
-class _Output(NamedTuple):
-    image_logits: Tensor
+class _Fixed(nn.Module):
+    """Gives logits (B, K) and a penalty, whatever the images, and remembers what it was called with."""
 
-
-class _Logits(nn.Module):
-    def __init__(self, logits: list[list[float]]) -> None:
+    def __init__(self, logits: list[list[float]], penalty: float = 0.0) -> None:
         super().__init__()
         self.logits = nn.Parameter(torch.tensor(logits))
+        self.penalty = torch.tensor(penalty)
+        self.images = torch.empty(0)
+        self.feature_filter: Callable[[Tensor], Tensor] | None = None
 
-    def forward(self, images: Tensor) -> _Output:
-        del images
-        return _Output(self.logits)
+    def forward(self, images: Tensor, feature_filter: Callable[[Tensor], Tensor] | None = None) -> TeacherOutput:
+        self.images, self.feature_filter = images, feature_filter
+        return TeacherOutput(self.logits, self.penalty)
 
 
-def test_the_objective_is_the_cross_entropy_of_the_image_labels() -> None:
-    # Probabilities of the true classes: 3/4 and 1/2.
-    model = _Logits([[0.0, math.log(3)], [0.0, 0.0]])
-    batch = TrainingBatch(torch.zeros(2, 3, 4, 4), torch.tensor([1, 0]))
-    losses = teacher_objective(model, batch, torch.Generator())
-    expected = (math.log(4 / 3) + math.log(2)) / 2
-    assert losses.total.item() == pytest.approx(expected)
-    assert {name: loss.item() for name, loss in losses.parts.items()} == {"image_loss": pytest.approx(expected)}
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(2)
+
+
+def _batch() -> TrainingBatch:
+    return TrainingBatch(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(7)), torch.tensor([1, 0]))
+
+
+# Probabilities of the true classes: 3/4 and 1/2.
+LOGITS = [[0.0, math.log(3)], [0.0, 0.0]]
+IMAGE_LOSS = (math.log(4 / 3) + math.log(2)) / 2
+
+
+@pytest.mark.parametrize("regularization", [Regularization.NONE, Regularization.HAS, Regularization.ADL])
+def test_the_objective_is_the_cross_entropy_of_the_image_labels_plus_the_penalty(
+    regularization: Regularization,
+) -> None:
+    model = _Fixed(LOGITS, penalty=0.25)
+    losses = TeacherObjective(regularization)(model, _batch(), _generator())
+    assert losses.total.item() == pytest.approx(IMAGE_LOSS + 0.25)
+    assert {name: loss.item() for name, loss in losses.parts.items()} == {"image_loss": pytest.approx(IMAGE_LOSS)}
     assert torch.equal(losses.image_logits, model.logits)
+
+
+def test_without_regularization_the_images_come_as_they_are() -> None:
+    model, batch = _Fixed(LOGITS), _batch()
+    TeacherObjective(Regularization.NONE)(model, batch, _generator())
+    assert model.images is batch.images
+    assert model.feature_filter is None
+
+
+def test_has_shows_images_with_hidden_cells() -> None:
+    model, batch = _Fixed(LOGITS), _batch()
+    TeacherObjective(Regularization.HAS)(model, batch, _generator())
+    assert torch.equal(model.images, hide_cells(batch.images, _generator()))
+    assert not torch.equal(model.images, batch.images)
+
+
+def test_cutmix_weighs_both_labels_by_their_area() -> None:
+    model, batch = _Fixed(LOGITS, penalty=0.25), _batch()
+    seed = next(s for s in range(9) if torch.randperm(2, generator=torch.Generator().manual_seed(s))[0] == 1)
+    losses = TeacherObjective(Regularization.CUTMIX)(model, batch, torch.Generator().manual_seed(seed))
+    mixed, partner, share = paste_boxes(batch.images, torch.Generator().manual_seed(seed))
+    assert torch.equal(model.images, mixed)
+    assert partner.tolist() == [1, 0]
+    assert 0 < share < 1
+    others = (math.log(4) + math.log(2)) / 2  # the pasted boxes have the other class
+    expected = share * IMAGE_LOSS + (1 - share) * others
+    assert losses.parts["image_loss"].item() == pytest.approx(expected)
+    assert losses.total.item() == pytest.approx(expected + 0.25)
+
+
+def test_adl_filters_the_features_between_encoder_and_head(teacher: Teacher) -> None:
+    batch = _batch()
+    losses = TeacherObjective(Regularization.ADL)(teacher, batch, _generator())
+    features = teacher.encoder(batch.images)
+    expected = teacher.image_head(drop_or_weigh(features, _generator()))
+    torch.testing.assert_close(losses.image_logits, expected)
+    assert not torch.allclose(expected, teacher.image_head(features))
 
 
 def _home(run: Run) -> PreparedDomain:
@@ -58,6 +110,41 @@ def _train(run: Run, output: Path, changes: Mapping[str, object] | None = None) 
 def prepared(started: Run) -> Run:
     prepare_domains(started)
     return started
+
+
+@pytest.fixture(scope="module")
+def teacher(finished: Run) -> Teacher:
+    """A trained teacher in evaluation mode."""
+    return load_teacher(finished.teacher)[0]
+
+
+@pytest.mark.parametrize(
+    ("head", "regularization"),
+    [(head, Regularization.NONE) for head in ImageHeadName]
+    + [(ImageHeadName.GAP, regularization) for regularization in Regularization][1:]
+    + [(ImageHeadName.SAT, Regularization.ADL)],
+)
+def test_every_head_and_regularization_trains_and_is_read_back(
+    finished: Run, tmp_path: Path, head: ImageHeadName, regularization: Regularization
+) -> None:
+    changes = {"model.image_head": head, "train_teacher.regularization": regularization, "train_teacher.steps": 2}
+    folder = _train(finished, tmp_path / "teacher", changes)
+    teacher, info = load_teacher(folder)
+    assert info.image_head is teacher.image_head.name is head
+    output = teacher(_batch().images)
+    assert output.image_logits.shape == (2, 2)
+    assert output.image_logits.isfinite().all()
+    assert bool(output.penalty > 0) is (head is ImageHeadName.SAT)
+
+
+def test_a_regularization_changes_what_is_learned_and_repeats_itself(finished: Run, tmp_path: Path) -> None:
+    def weights(name: str, regularization: str) -> str:
+        changes = {"train_teacher.regularization": regularization, "train_teacher.steps": 2}
+        return digests(_train(finished, tmp_path / name, changes))["model.safetensors"]
+
+    first = [weights(name, name) for name in Regularization]
+    assert len(set(first)) == len(Regularization)
+    assert weights("again", "cutmix") == first[2]
 
 
 def test_a_teacher_is_written_with_all_that_tells_how_it_came_about(prepared: Run, tmp_path: Path) -> None:

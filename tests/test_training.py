@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,16 +16,17 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from pipeline import training
-from pipeline.config import AugmentationParams, OptimizerName, Schedule, Selection, TrainingParams
+from pipeline.choices import EncoderWeights, Frozen, OptimizerName, Schedule, Selection
+from pipeline.config import AugmentationParams, TrainingParams
+from pipeline.encoder import build_encoder
 from pipeline.errors import PixelCAMError
-from pipeline.localization import EvaluationBatch
+from pipeline.localization import EvaluationBatch, Localization, Localizer
 from pipeline.manifest import Manifest
 from pipeline.training import (
     StepLosses,
     TrainingResult,
     fit,
-    make_optimizer,
-    make_schedule,
+    localization_score,
     validate,
 )
 from pipeline.training_set import TrainingBatch, TrainingSet
@@ -38,6 +40,9 @@ PARAMS = TrainingParams(
     weight_decay=0.01,
     schedule=Schedule.CONSTANT,
     selection=Selection.LAST,
+    keep=(Selection.LAST,),
+    frozen=Frozen.NOTHING,
+    layer_decay=1.0,
 )
 FLIPS = AugmentationParams(enlarge=1, flip=True, rotate=True, brightness=0.1, contrast=0, saturation=0, hue=0)
 
@@ -89,6 +94,11 @@ def training_set(manifest: Manifest) -> TrainingSet:
     return TrainingSet(manifest, input_size=8, augmentation=FLIPS, seed=0)
 
 
+def _nowhere(images: Tensor, class_idx: Tensor) -> Localization:
+    """A localizer that sees nothing anywhere, for selections that ask none."""
+    return Localization(torch.zeros(len(class_idx), 2), torch.zeros(len(images), 2, 2))
+
+
 def _validation(count: int = 3) -> list[EvaluationBatch]:
     generator = torch.Generator().manual_seed(1)
     return [
@@ -109,6 +119,7 @@ def _fit(
     model: nn.Module | None = None,
     objective: training.Objective = _objective,
     validation: Iterable[EvaluationBatch] = (),
+    localizer: Localizer = _nowhere,
     fabric: Fabric | None = None,
     seed: int = 0,
 ) -> TrainingResult:
@@ -117,6 +128,7 @@ def _fit(
         objective,
         training_set=training_set,
         validation=validation,
+        localizer=localizer,
         params=params,
         seed=seed,
         fabric=fabric or _fabric(),
@@ -162,65 +174,48 @@ def test_a_loop_written_by_hand_gives_the_same_weights(
         cross_entropy(model(batch.images).image_logits, batch.class_idx).backward()  # type: ignore[no-untyped-call]
         by_hand.step()
     for name, weights in model.state_dict().items():
-        torch.testing.assert_close(result.last[name], weights, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(result.kept[Selection.LAST].state[name], weights, rtol=1e-5, atol=1e-7)
+
+
+class _FrozenNet(_Net):
+    """The same net on a timm encoder, which can be frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        weights = EncoderWeights.RANDOM
+        encoder = build_encoder("test_efficientnet", input_size=32, output_stride=None, weights=weights, seed=0)
+        self.encoder = encoder  # type: ignore[assignment]
+        self.head = nn.Linear(encoder.channels, 2)
+
+
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@pytest.mark.parametrize("frozen", list(Frozen))
+def test_what_is_frozen_stays_through_all_epochs(training_set: TrainingSet, frozen: Frozen) -> None:
+    model = _FrozenNet()
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    # Two epochs, with a validation in between that puts the model into evaluation mode.
+    last = _fit(training_set, _params(frozen=frozen), model=model, validation=_validation()).selected.state
+    for name, tensor in last.items():
+        kept = {
+            Frozen.NOTHING: False,
+            Frozen.BATCH_NORM: name.endswith(STATISTICS),
+            Frozen.ENCODER: name.startswith("encoder."),
+        }[frozen]
+        assert torch.equal(tensor, start[name]) == kept, name
 
 
 def test_two_runs_give_identical_weights_and_history(training_set: TrainingSet) -> None:
     first, second = (_fit(training_set, validation=_validation()) for _ in range(2))
-    assert all(torch.equal(first.last[name], second.last[name]) for name in first.last)
+    assert all(torch.equal(first.selected.state[name], second.selected.state[name]) for name in first.selected.state)
     pd.testing.assert_frame_equal(first.history, second.history, check_exact=True)
 
 
 def test_weights_start_from_the_model_and_move(training_set: TrainingSet) -> None:
     start = _Net().state_dict()
-    moved = _fit(training_set, _params(steps=1)).last
+    moved = _fit(training_set, _params(steps=1)).selected.state
     assert all(not torch.equal(moved[name], start[name]) for name in ("encoder.0.weight", "head.weight"))
-
-
-def test_encoder_and_heads_have_their_own_rates() -> None:
-    model = _Net()
-    encoder, heads = make_optimizer(model, PARAMS).param_groups
-    assert {id(weights) for weights in encoder["params"]} == {id(weights) for weights in model.encoder.parameters()}
-    assert {id(weights) for weights in heads["params"]} == {id(weights) for weights in model.head.parameters()}
-    assert (encoder["lr"], heads["lr"]) == (0.001, 0.01)
-    assert (encoder["weight_decay"], heads["weight_decay"]) == (0.01, 0.01)
-
-
-def _rates(schedule: Schedule, steps: int) -> list[tuple[float, float]]:
-    """Return the rates of encoder and heads that each step takes."""
-    params = _params(schedule=schedule, steps=steps)
-    optimizer = make_optimizer(_Net(), params)
-    scheduler = make_schedule(optimizer, params)
-    rates = []
-    for _ in range(steps):
-        encoder, heads = optimizer.param_groups
-        rates.append((float(encoder["lr"]), float(heads["lr"])))
-        optimizer.step()
-        scheduler.step()
-    return rates
-
-
-def test_a_constant_schedule_is_constant() -> None:
-    assert _rates(Schedule.CONSTANT, 5) == [(0.001, 0.01)] * 5
-
-
-def test_cosine_falls_from_the_peak_towards_zero() -> None:
-    # 1 + cos(0, 45, 90, 135 degrees), halved.
-    shares = [1.0, 0.5 + math.sqrt(0.5) / 2, 0.5, 0.5 - math.sqrt(0.5) / 2]
-    expected = [(0.001 * share, 0.01 * share) for share in shares]
-    assert np.allclose(_rates(Schedule.COSINE, 4), expected)
-
-
-def test_one_cycle_rises_to_each_peak_and_falls() -> None:
-    rates = np.array(_rates(Schedule.ONE_CYCLE, 100))
-    assert np.allclose(rates[:, 1], 10 * rates[:, 0])
-    assert rates[0, 0] == pytest.approx(0.001 / 25)
-    assert rates[:, 0].max() == pytest.approx(0.001, rel=0.01)
-    peak = int(rates[:, 0].argmax())
-    assert 25 <= peak <= 33
-    assert (np.diff(rates[: peak + 1, 0]) > 0).all()
-    assert (np.diff(rates[peak:, 0]) < 0).all()
-    assert rates[-1, 0] < 0.001 / 100
 
 
 @pytest.mark.parametrize("schedule", list(Schedule))
@@ -289,11 +284,14 @@ def test_the_selected_weights_are_those_of_the_right_epoch(
     script = _Script([(0.1, 0.5), (0.4, 0.9), (0.3, 0.9), (0.2, 0.8)])
     monkeypatch.setattr(training, "validate", script)
     result = _fit(training_set, _params(steps=12, selection=selection), validation=_validation())
-    assert result.selected_epoch == epoch
-    for name, weights in result.selected.items():
+    assert result.selected.epoch == epoch
+    for name, weights in result.selected.state.items():
         assert torch.equal(weights, script.states[epoch - 1][name])
-        assert torch.equal(result.last[name], script.states[3][name])
-    assert (epoch == 4) == all(torch.equal(result.selected[name], result.last[name]) for name in result.last)
+        assert torch.equal(result.kept[Selection.LAST].state[name], script.states[3][name])
+    assert (epoch == 4) == all(
+        torch.equal(result.selected.state[name], result.kept[Selection.LAST].state[name])
+        for name in result.selected.state
+    )
 
 
 def test_selected_weights_do_not_change_with_the_model(training_set: TrainingSet) -> None:
@@ -301,8 +299,68 @@ def test_selected_weights_do_not_change_with_the_model(training_set: TrainingSet
     result = _fit(training_set, model=model)
     with torch.no_grad():
         model.head.weight.zero_()
-    assert bool(result.selected["head.weight"].any())
-    assert bool(result.last["head.weight"].any())
+    assert bool(result.selected.state["head.weight"].any())
+    assert bool(result.kept[Selection.LAST].state["head.weight"].any())
+
+
+def _with_masks(known: bool = True) -> list[EvaluationBatch]:
+    """Return the validation images with a mask of 2x2 pixels of which the left ones are foreground."""
+    batch = _validation()[0]
+    masks = torch.tensor([[True, False], [True, False]]).expand(len(batch.images), 2, 2)
+    return [replace(batch, masks=masks, has_mask=torch.full((len(batch.images),), known))]
+
+
+class _ScriptedMaps:
+    """A localizer whose map is right in the second epoch alone, where its left pixels are higher."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, images: Tensor, class_idx: Tensor) -> Localization:
+        self.calls += 1
+        left = 0.9 if self.calls == 2 else 0.1
+        maps = torch.tensor([[left, 0.5], [left, 0.5]]).expand(len(images), 2, 2)
+        return Localization(torch.zeros(len(class_idx), 2), maps)
+
+
+def test_the_epoch_with_the_best_maps_can_be_selected_or_kept_beside(training_set: TrainingSet) -> None:
+    # Precision is 1 at the only threshold that gains recall in epoch 2; else 1/2, the share of foreground.
+    selected = _fit(
+        training_set,
+        _params(steps=12, selection=Selection.VAL_PXAP),
+        validation=_with_masks(),
+        localizer=_ScriptedMaps(),
+    )
+    assert selected.history["val_pxap"].tolist() == [0.5, 1.0, 0.5, 0.5]
+    assert (selected.selected.epoch, selected.kept[Selection.LAST].epoch) == (2, 4)
+    kept = _fit(
+        training_set,
+        _params(steps=12, keep=(Selection.VAL_PXAP,)),
+        validation=_with_masks(),
+        localizer=_ScriptedMaps(),
+    )
+    assert sorted(kept.kept) == ["last", "val_pxap"]
+    for name, weights in kept.kept[Selection.VAL_PXAP].state.items():
+        assert torch.equal(weights, selected.selected.state[name])
+
+
+def test_masks_that_must_not_be_used_select_nothing(training_set: TrainingSet) -> None:
+    with pytest.raises(PixelCAMError, match="'val_pxap' needs validation images with masks that may be used"):
+        _fit(training_set, _params(selection=Selection.VAL_PXAP), validation=_with_masks(known=False))
+
+
+def test_localization_is_scored_on_known_masks_at_their_size_without_ignored_pixels() -> None:
+    (batch,) = _with_masks()
+    maps = torch.tensor([[0.2, 0.4], [0.8, 0.6]])
+
+    def localizer(images: Tensor, class_idx: Tensor) -> Localization:
+        return Localization(torch.zeros(len(class_idx), 2), maps.expand(len(images), 2, 2))
+
+    one = replace(batch, has_mask=torch.tensor([True, False, False]))
+    # By falling value: 0.8 foreground, 0.6 and 0.4 background, 0.2 foreground.
+    assert localization_score(localizer, [one], torch.device("cpu")) == pytest.approx(0.5 * 1 + 0.5 * 2 / 4)
+    ignored = replace(one, ignore=torch.tensor([[True, True], [False, False]]).expand(3, 2, 2))
+    assert localization_score(localizer, [ignored], torch.device("cpu")) == 1.0
 
 
 class _Fixed(nn.Module):
@@ -338,18 +396,20 @@ def test_validation_is_averaged_over_images_not_batches() -> None:
 
 def test_validation_leaves_the_weights_alone(training_set: TrainingSet) -> None:
     with_it, without = _fit(training_set, validation=_validation()), _fit(training_set)
-    assert all(torch.equal(with_it.last[name], without.last[name]) for name in without.last)
+    assert all(
+        torch.equal(with_it.selected.state[name], without.selected.state[name]) for name in without.selected.state
+    )
 
 
 def test_no_validation_images_is_fine_for_the_last_epoch(training_set: TrainingSet) -> None:
     result = _fit(training_set)
-    assert result.selected_epoch == 2
+    assert result.selected.epoch == 2
     assert not [column for column in result.history if str(column).startswith("val")]
 
 
-@pytest.mark.parametrize("selection", [Selection.VAL_ACCURACY, Selection.VAL_LOSS])
+@pytest.mark.parametrize("selection", [Selection.VAL_ACCURACY, Selection.VAL_LOSS, Selection.VAL_PXAP])
 def test_a_selection_without_validation_images_is_refused(training_set: TrainingSet, selection: Selection) -> None:
-    with pytest.raises(PixelCAMError, match=f"selection: '{selection}' needs validation images"):
+    with pytest.raises(PixelCAMError, match=f"selection, keep: '{selection}' needs validation images"):
         _fit(training_set, _params(selection=selection))
 
 
@@ -393,7 +453,9 @@ def test_bfloat16_autocast_learns_with_float32_weights(training_set: TrainingSet
     params = _params(steps=60, learning_rate=0.01, head_learning_rate=0.1)
     result = _fit(training_set, params, fabric=_fabric("bf16-mixed"), validation=_validation())
     assert result.device == "cpu, bf16-mixed"
-    assert {tensor.dtype for tensor in result.last.values()} == {torch.float32, torch.int64}
+    assert {tensor.dtype for tensor in result.kept[Selection.LAST].state.values()} == {torch.float32, torch.int64}
     assert result.history["image_loss"].iloc[-1] < 0.2
     exact = _fit(training_set, params)
-    assert not torch.equal(result.last["head.weight"], exact.last["head.weight"]), "autocast had no effect"
+    assert not torch.equal(
+        result.kept[Selection.LAST].state["head.weight"], exact.kept[Selection.LAST].state["head.weight"]
+    ), "autocast had no effect"

@@ -89,7 +89,8 @@ def _draw(
 def params_values(root: Path) -> dict[str, Any]:
     """Return params.yaml as shipped with everything small, and the table domains `home` and `away` below `root`."""
     values: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    values |= {"source": "home", "target_domains": ["home", "away"], "encoder": "test_efficientnet"}
+    values |= {"source": "home", "target_domains": ["home", "away"]}
+    values["encoder"] = {"name": "test_efficientnet", "weights": "random"}
     values["domains"] = {
         name: {
             "adapter": "table",
@@ -104,12 +105,12 @@ def params_values(root: Path) -> dict[str, Any]:
         }
         for name in ("home", "away")
     }
-    values["model"] |= {"encoder_weights": "random", "input_size": 64}
+    values["model"] |= {"input_size": 64}
     for section in ("train_teacher", "train_pixelcam"):
         values[section] |= {"steps": 4, "batch_size": 2}
     values["train_pixelcam"]["pixel_loss_weight"] = 1.0
     values["cam"] = {"method": "layercam", "layers": [-1], "scales": [1.0], "flip": True}
-    values["extract_pseudo_labels"] = {"batch_size": 4, "foreground_threshold": 0.5, "background_fraction": 0.3}
+    values["extract_pseudo_labels"] |= {"batch_size": 4, "foreground_threshold": 0.5, "background_fraction": 0.3}
     values["evaluate_ood"] |= {"map_size": 32, "batch_size": 2}
     values["report"]["images_per_domain"] = 3
     return values
@@ -146,6 +147,11 @@ class Run:
     def prepared(self) -> Path:
         """The prepared domains."""
         return self.root / "data/prepared"
+
+    @property
+    def models(self) -> Path:
+        """The folder of all models."""
+        return self.root / "models"
 
     @property
     def teacher(self) -> Path:
@@ -214,9 +220,9 @@ def finish_run(run: Run) -> None:
     train_teacher.main(run.params, run.prepared / "home", run.teacher)
     extract_pseudo_labels.main(run.params, run.prepared / "home", run.teacher, run.store, run.quality)
     train_pixelcam.main(run.params, run.prepared / "home", run.store, run.teacher, run.pixelcam)
-    evaluate_ood.main(run.params, run.prepared, run.teacher, run.pixelcam, run.scores, run.per_image, run.curves)
+    evaluate_ood.main(run.params, run.prepared, run.models, run.scores, run.per_image, run.curves)
     metrics = (run.quality, run.scores, run.per_image, run.curves)
-    report.main(run.params, run.prepared, run.store, run.teacher, run.pixelcam, *metrics, run.report, run.overview)
+    report.main(run.params, run.prepared, run.store, run.models, *metrics, run.report, run.overview)
 
 
 def prepare_domains(run: Run) -> None:

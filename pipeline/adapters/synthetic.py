@@ -9,7 +9,8 @@ from pathlib import Path
 from PIL import Image
 
 from pipeline.adapters.listing import Listing
-from pipeline.config import SyntheticDomain, Tissue
+from pipeline.choices import Tissue
+from pipeline.config import SyntheticDomain
 from pipeline.console import progress
 from pipeline.manifest import Split
 from pipeline.synthetic.render import render_image

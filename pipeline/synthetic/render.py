@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import Tissue
+from pipeline.choices import Tissue
 from pipeline.synthetic.colon import paint_colon
 from pipeline.synthetic.frame import BoolMap, Frame
 from pipeline.synthetic.lymph_node import paint_lymph_node

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from pipeline.config import Tissue
+from pipeline.choices import Tissue
 from pipeline.synthetic.frame import FloatMap
 
 Amount = npt.NDArray[np.floating[Any]] | float  # of a dye: a map (H, W) or one value

@@ -6,7 +6,8 @@ from pathlib import Path
 from PIL import Image
 
 from pipeline.adapters.synthetic import render_synthetic
-from pipeline.config import SplitSizes, SyntheticDomain, Tissue
+from pipeline.choices import Tissue
+from pipeline.config import SplitSizes, SyntheticDomain
 from pipeline.manifest import Split
 
 

@@ -38,8 +38,8 @@ def _arguments(run: Run, stage: str) -> tuple[object, ...]:
         "train_teacher": (run.params, home, run.teacher),
         "extract_pseudo_labels": (run.params, home, run.teacher, run.store, run.quality),
         "train_pixelcam": (run.params, home, run.store, run.teacher, run.pixelcam),
-        "evaluate_ood": (run.params, run.prepared, run.teacher, run.pixelcam, *metrics[1:]),
-        "report": (run.params, run.prepared, run.store, run.teacher, run.pixelcam, *metrics, run.report, run.overview),
+        "evaluate_ood": (run.params, run.prepared, run.models, *metrics[1:]),
+        "report": (run.params, run.prepared, run.store, run.models, *metrics, run.report, run.overview),
     }[stage]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist, pdist
 
-from pipeline.config import Tissue
+from pipeline.choices import Tissue
 from pipeline.synthetic.frame import FIELD_WIDTH, Frame, ramp
 from pipeline.synthetic.glands import distance_within
 from pipeline.synthetic.nuclei import Cells, stamp
