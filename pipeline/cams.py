@@ -27,7 +27,7 @@ from pipeline.gradient_cams import (
 )
 from pipeline.gradient_free_cams import cam, eigencam, sat, scorecam
 from pipeline.heads import ImageHead
-from pipeline.resizing import resize_map
+from pipeline.views import average_maps
 
 CAM_METHODS: Final[dict[CamMethod, CamFunction]] = {
     CamMethod.CAM: cam,
@@ -85,10 +85,7 @@ def compute_cam(
 
 def average_cams(cams: Sequence[Tensor]) -> Tensor:
     """Average maps (B, h_i, w_i) in [0, 1] on the finest grid among them and stretch the result to [0, 1]."""
-    if len(cams) == 1:
-        return cams[0]
-    size = max((each.shape[-2:] for each in cams), key=lambda shape: shape[0] * shape[1])
-    return normalize_cam(torch.stack([resize_map(each, size) for each in cams]).mean(dim=0))
+    return cams[0] if len(cams) == 1 else normalize_cam(average_maps(cams))
 
 
 def _ordinary(tensor: Tensor) -> Tensor:

@@ -213,24 +213,29 @@ class PixelCAMParams(TrainingParams):
 LAST_LAYER_METHODS: Final = (CamMethod.CAM, CamMethod.ROLLOUT, CamMethod.TSCAM, CamMethod.SAT)
 
 
-class CamParams(Section):
+class MapParams(Section):
+    """Over which views of an image a map is averaged: input sizes, and symmetries of the square at each."""
+
+    scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field(min_length=1)
+    symmetries: Literal[1, 2, 4, 8]
+
+    @property
+    def image_scale(self) -> float:
+        """Return how much larger than a model's input images are to be read, so that every view has its detail."""
+        return max(1.0, *self.scales)
+
+
+class CamParams(MapParams):
     """How the teacher's CAM is read, for pseudo-labels and for its own score alike."""
 
     method: CamMethod
     layers: tuple[int, ...] = Field(min_length=1)
-    scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field(min_length=1)
-    flip: bool
 
     @model_validator(mode="after")
     def _check_layers(self) -> Self:
         if self.method in LAST_LAYER_METHODS and self.layers != (-1,):
             raise ValueError(f"method '{self.method}' makes one map, of the last layer; set layers: [-1]")
         return self
-
-    @property
-    def image_scale(self) -> float:
-        """Return how much larger than a model's input images are to be read, so that every view has its detail."""
-        return max(1.0, *self.scales)
 
 
 class ExtractionParams(Section):
@@ -273,6 +278,7 @@ class Params(Section):
     extract_pseudo_labels: ExtractionParams
     train_pixelcam: PixelCAMParams
     rounds: dict[ModelFolder, ModelFolder]
+    pixelcam_map: MapParams
     evaluate_ood: EvaluationParams
     report: ReportParams
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.config import ExtractionParams, Params
+from pipeline.config import ExtractionParams, MapParams, Params
 from pipeline.console import progress
 from pipeline.devices import make_fabric
 from pipeline.domains import PreparedDomain
@@ -40,8 +40,8 @@ def extract_pseudo_labels(source: PreparedDomain, *, teacher: Path, params: Para
     """
     model, info = load_model(teacher)
     device = make_fabric().device
-    image_scale = params.cam.image_scale
-    localizer = as_localizer(model.to(device), params.cam, image_scale=image_scale)
+    image_scale = _map_params(info, params).image_scale
+    localizer = as_localizer(model.to(device), params, image_scale=image_scale)
     section = params.extract_pseudo_labels
     images = ScoredSet(
         source.manifest.of_split(Split.TRAIN),
@@ -78,11 +78,15 @@ def extract_pseudo_labels(source: PreparedDomain, *, teacher: Path, params: Para
     return quality.summary()
 
 
+def _map_params(info: ModelInfo, params: Params) -> MapParams:
+    """Return how the maps of a model are read."""
+    return params.cam if info.pixel_head is None else params.pixelcam_map
+
+
 def _map_attributes(info: ModelInfo, params: Params) -> dict[str, Any]:
     """Return what the store says of how its maps were read."""
-    if info.pixel_head is not None:
-        return {"cam_method": "pixelcam"}
-    return {f"cam_{name}": value for name, value in params.cam.model_dump(mode="json").items()}
+    read = {f"cam_{name}": value for name, value in _map_params(info, params).model_dump(mode="json").items()}
+    return {"cam_method": "pixelcam"} | read
 
 
 def _rows(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline.choices import Weights
-from pipeline.config import CamParams
+from pipeline.config import Params
 from pipeline.localization import Localizer
 from pipeline.model_files import ModelInfo, read_info
 from pipeline.pixelcam import PixelCAM, PixelCAMLocalizer, load_pixelcam
@@ -21,14 +21,14 @@ def load_model(folder: Path, weights: Weights = Weights.SELECTED) -> tuple[Teach
     return load_teacher(folder, weights) if is_teacher else load_pixelcam(folder, weights)
 
 
-def as_localizer(model: Teacher | PixelCAM, params: CamParams, *, image_scale: float = 1.0) -> Localizer:
+def as_localizer(model: Teacher | PixelCAM, params: Params, *, image_scale: float) -> Localizer:
     """Return a model ready to localize: a teacher by its CAM, read as the params say, PixelCAM by its map.
 
     Args:
         model: is put into evaluation mode.
-        params: how a teacher's CAM is read.
+        params: all parameters; how maps are read.
         image_scale: how much larger the images come than the model's input.
     """
     if isinstance(model, PixelCAM):
-        return PixelCAMLocalizer(model, image_scale=image_scale)
-    return TeacherLocalizer(model, params, image_scale=image_scale)
+        return PixelCAMLocalizer(model, params.pixelcam_map, image_scale=image_scale)
+    return TeacherLocalizer(model, params.cam, image_scale=image_scale)

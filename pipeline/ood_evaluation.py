@@ -66,10 +66,10 @@ def load_localizers(
     """Load both models onto a device, ready to localize, and return the size in pixels to read images at."""
     teacher_model, info = load_teacher(teacher, params.evaluate_ood.weights)
     pixelcam_model, _ = load_pixelcam(pixelcam, params.evaluate_ood.weights)
-    image_scale = params.cam.image_scale
+    image_scale = max(params.cam.image_scale, params.pixelcam_map.image_scale)
     localizers: dict[ModelName, Localizer] = {
         ModelName.TEACHER: TeacherLocalizer(teacher_model.to(device), params.cam, image_scale=image_scale),
-        ModelName.PIXELCAM: PixelCAMLocalizer(pixelcam_model.to(device), image_scale=image_scale),
+        ModelName.PIXELCAM: PixelCAMLocalizer(pixelcam_model.to(device), params.pixelcam_map, image_scale=image_scale),
     }
     return localizers, round(image_scale * info.encoder.input_size)
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.choices import PixelHeadName, Weights
+from pipeline.config import MapParams
 from pipeline.encoder import Encoder, rebuild_encoder
 from pipeline.errors import PixelCAMError
 from pipeline.heads import ImageHead, build_image_head
@@ -14,8 +15,8 @@ from pipeline.labels import FOREGROUND
 from pipeline.localization import Localization
 from pipeline.model_files import ModelInfo, load_weights, read_info
 from pipeline.pixel_heads import PixelHead, build_pixel_head
-from pipeline.resizing import scale_images
 from pipeline.seeding import global_seed
+from pipeline.views import PLAIN, average_maps, read_views
 
 
 class PixelCAMOutput(NamedTuple):
@@ -55,23 +56,30 @@ def build_pixelcam(encoder: Encoder, image_head: ImageHead, pixel_head: PixelHea
 
 
 class PixelCAMLocalizer:
-    """PixelCAM as a localizer: its map is the probability of foreground, whatever the class.
+    """PixelCAM as a localizer: its map is the probability of foreground, whatever the class, averaged over views.
 
     Args:
         model: is put into evaluation mode.
-        image_scale: how much larger the images come than the model's input; they are shrunk to that.
+        params: which views.
+        image_scale: how much larger the images come than the model's input, so that larger views have detail.
     """
 
-    def __init__(self, model: PixelCAM, *, image_scale: float = 1.0) -> None:
+    def __init__(self, model: PixelCAM, params: MapParams = PLAIN, *, image_scale: float = 1.0) -> None:
         self.model = model.eval()
+        self.params = params
         self.image_scale = image_scale
 
+    @torch.inference_mode()
     def __call__(self, images: Tensor, class_idx: Tensor) -> Localization:  # noqa: ARG002 - the map knows no class
-        """Return image logits and maps, float32 (B, h, w) in [0, 1]."""
-        with torch.inference_mode():
-            output = self.model(scale_images(images, 1 / self.image_scale))
-            probabilities = output.pixel_logits.float().softmax(dim=1)
-        return Localization(output.image_logits.float(), probabilities[:, FOREGROUND])
+        """Return the logits of the images at the model's input size, and maps, float32 (B, h, w) in [0, 1]."""
+
+        def read(view: Tensor) -> tuple[Tensor, Tensor]:
+            output = self.model.eval()(view)
+            return output.pixel_logits.float().softmax(dim=1)[:, FOREGROUND], output.image_logits.float()
+
+        section = "pixelcam_map"
+        maps, logits = read_views(images, self.params, image_scale=self.image_scale, section=section, read=read)
+        return Localization(logits, average_maps(maps))
 
 
 def load_pixelcam(folder: Path, weights: Weights = Weights.SELECTED) -> tuple[PixelCAM, ModelInfo]:

@@ -79,7 +79,7 @@ def test_family_goes_through_teacher_store_and_joint_training(
         "model.input_size": family.input_size,
         "train_teacher.steps": 2,
         "train_pixelcam.steps": 2,
-        "cam.flip": False,
+        "cam.symmetries": 1,
     }
     start = build_encoder(
         family.name,

@@ -80,7 +80,7 @@ def test_the_store_says_where_it_comes_from(finished: Run) -> None:
         "cam_method": "layercam",
         "cam_layers": [-1],
         "cam_scales": [1.0],
-        "cam_flip": True,
+        "cam_symmetries": 2,
         "classes": ["benign", "malignant"],
         "domain": "home",
         "encoder": "test_efficientnet",
@@ -165,7 +165,9 @@ def test_other_rules_are_written_to_a_store_of_the_same_schema(finished: Run, tm
 
 def test_the_cam_parameters_are_the_localizers(finished: Run, tmp_path: Path) -> None:
     first = PseudoLabelStore(finished.store)
-    other = _extract(finished, tmp_path / "store", {"cam.method": "gradcam", "cam.layers": [-1, -2], "cam.flip": False})
+    other = _extract(
+        finished, tmp_path / "store", {"cam.method": "gradcam", "cam.layers": [-1, -2], "cam.symmetries": 1}
+    )
     assert other.read("images/train_0.png").cam.shape >= first.read("images/train_0.png").cam.shape
     assert not np.array_equal(other.counts(), first.counts())
 

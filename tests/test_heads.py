@@ -6,9 +6,10 @@ import pytest
 import torch
 from tiny import Run
 from torch import Tensor, nn
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, interpolate
 
 from pipeline.choices import EncoderWeights, ImageHeadName, PixelHeadName
+from pipeline.config import MapParams
 from pipeline.encoder import Encoder, build_encoder
 from pipeline.heads import (
     DeepMILHead,
@@ -343,6 +344,23 @@ def test_localizer_gives_the_probability_of_foreground_whatever_the_class(model:
     torch.testing.assert_close(found.maps, torch.sigmoid(foreground - background))
     assert torch.equal(found.image_logits, output.image_logits)
     assert torch.equal(localizer(images, torch.tensor([2, 2])).maps, found.maps)
+
+
+def test_localizer_averages_the_views_it_is_asked_for(model: PixelCAM) -> None:
+    large = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(1))
+    params = MapParams(scales=(1.0, 2.0), symmetries=2)
+    found = PixelCAMLocalizer(model, params, image_scale=2.0)(large, torch.tensor([0, 1]))
+    small = interpolate(large, size=(64, 64), mode="bilinear", antialias=True)
+    maps = [
+        interpolate(
+            PixelCAMLocalizer(model)(view, torch.tensor([0, 1])).maps.unsqueeze(1), size=(8, 8), mode="bilinear"
+        )
+        for view in (small, small.flip(-1), large, large.flip(-1))
+    ]
+    expected = (maps[0] + maps[1].flip(-1) + maps[2] + maps[3].flip(-1)).squeeze(1) / 4
+    torch.testing.assert_close(found.maps, expected)
+    with torch.inference_mode():
+        torch.testing.assert_close(found.image_logits, model(small).image_logits)
 
 
 def test_localizer_puts_the_model_into_evaluation_mode(model: PixelCAM) -> None:

@@ -109,7 +109,8 @@ def params_values(root: Path) -> dict[str, Any]:
     for section in ("train_teacher", "train_pixelcam"):
         values[section] |= {"steps": 4, "batch_size": 2}
     values["train_pixelcam"]["pixel_loss_weight"] = 1.0
-    values["cam"] = {"method": "layercam", "layers": [-1], "scales": [1.0], "flip": True}
+    values["cam"] = {"method": "layercam", "layers": [-1], "scales": [1.0], "symmetries": 2}
+    values["pixelcam_map"] = {"scales": [1.0], "symmetries": 1}
     values["extract_pseudo_labels"] |= {"batch_size": 4, "foreground_threshold": 0.5, "background_fraction": 0.3}
     values["evaluate_ood"] |= {"map_size": 32, "batch_size": 2}
     values["report"]["images_per_domain"] = 3
