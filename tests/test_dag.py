@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
+import zarr
 from imports import ROOT, import_closure
 from jinja2 import Environment, FileSystemLoader, meta
 
 from pipeline.config import Params, load_params
+from pipeline.pixelcam import load_pixelcam
 from pipeline.reporting import TEMPLATES
 
 STAGES = ("prepare", "train_teacher", "extract_pseudo_labels", "train_pixelcam", "evaluate_ood", "report")
@@ -248,6 +250,11 @@ def test_dvc_reruns_what_has_changed_and_nothing_else(tmp_path: Path) -> None:
 
     repository.set_params({"train_pixelcam": {"pixel_loss_weight": 0.5}})
     assert repository.repro() == ["train_pixelcam", "evaluate_ood", "report"]
+    repository.set_params({"rounds": {"round_2": "pixelcam"}})
+    assert repository.repro() == ["extract_round@round_2", "train_round@round_2", "evaluate_ood", "report"]
+    store = zarr.open_group(tmp_path / "data/pseudo_labels_round_2.zarr", mode="r")
+    assert store.attrs["cam_method"] == "pixelcam"
+    assert load_pixelcam(tmp_path / "models/round_2")[1].domain == "colon"
     metrics = tmp_path / "pipeline/metrics.py"
     metrics.write_text(metrics.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
     assert repository.repro("--dry") == ["evaluate_ood", "report"]
