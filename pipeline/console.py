@@ -19,9 +19,9 @@ def progress(items: Iterable[Item], *, label: str, total: int | None = None) -> 
     return tqdm(items, desc=label, total=total, disable=None, dynamic_ncols=True, leave=False)
 
 
-def progress_bar(*, label: str, total: int) -> "tqdm[NoReturn]":
-    """Return a progress bar to be moved by hand, otherwise as `progress`."""
-    return tqdm(desc=label, total=total, disable=None, dynamic_ncols=True, leave=False)
+def progress_bar(*, label: str, total: int, done: int = 0) -> "tqdm[NoReturn]":
+    """Return a progress bar to be moved by hand, of which a part is done already, otherwise as `progress`."""
+    return tqdm(desc=label, total=total, initial=done, disable=None, dynamic_ncols=True, leave=False)
 
 
 def say(message: str) -> None:

@@ -1,6 +1,7 @@
 """Fixed seeds: the same few pixels of each image all along, to compare with those drawn anew in each step."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,10 @@ class FixedSeeds:
     source: PixelLabelSource
     params: PixelCAMParams
     seed: int
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the source says of its labels, and that few of them are kept; params and seed say which."""
+        return self.source.describe() | {"fixed": True, "seed": self.seed}
 
     def read(self, image_id: str) -> PixelLabels:
         """Return the labels of an image at its seeds, ignore elsewhere, and its CAM as it is."""

@@ -1,6 +1,7 @@
 """Masks in the place of pseudo-labels, for the fully supervised upper bound."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,10 @@ class MaskLabels:
                 f"train_pixelcam.approach: 'supervised' needs masks, and {len(unknown)} training images have none "
                 f"({unknown[0]}); give them masks or choose another approach"
             )
+
+    def describe(self) -> dict[str, Any]:
+        """Return what determines the labels, beside the masks' checksums in the manifest."""
+        return {"masks": True, "size": self.size}
 
     def read(self, image_id: str) -> TrueLabels:
         """Return the labels of an image.

@@ -16,7 +16,8 @@ from pipeline.choices import ImageHeadName, PixelHeadName, Weights
 from pipeline.encoder import EncoderSpec
 from pipeline.errors import PixelCAMError
 from pipeline.files import replacing_folder, sha256_of
-from pipeline.training import State, TrainingResult
+from pipeline.training import TrainingResult
+from pipeline.training_state import State
 
 SCHEMA_VERSION: Final = 2
 WEIGHTS: Final = "model.safetensors"

@@ -28,7 +28,7 @@ from pipeline.training_set import PixelLabelSource, TrainingBatch, TrainingSet
 
 
 def train_pixelcam(
-    source: PreparedDomain, *, store: PseudoLabelStore, teacher: Path, params: Params, output: Path
+    source: PreparedDomain, *, store: PseudoLabelStore, teacher: Path, params: Params, output: Path, checkpoints: Path
 ) -> None:
     """Train PixelCAM, or the baseline that `approach` names, on a domain and write its folder.
 
@@ -38,6 +38,7 @@ def train_pixelcam(
         teacher: the folder of the model whose maps they are: a teacher, or PixelCAM of the round before.
         params: all parameters.
         output: folder to write.
+        checkpoints: folder for the state of trainings under way.
 
     Raises:
         PixelCAMError: the pseudo-labels belong to another teacher or to other images, or training diverges.
@@ -68,6 +69,7 @@ def train_pixelcam(
         params=section,
         seed=params.seed,
         fabric=fabric,
+        checkpoints=checkpoints,
         label="PixelCAM",
     )
     info = ModelInfo(

@@ -139,6 +139,10 @@ class PseudoLabelStore:
             int(self._read("class_idx", row)),
         )
 
+    def describe(self) -> dict[str, Any]:
+        """Return what the store says of itself, and its counts: all that determines its labels."""
+        return self.attributes | {"counts": self.counts().tolist()}
+
     def counts(self) -> npt.NDArray[np.int64]:
         """Return int64 (image, 3): background, foreground and ignored pixels of each image, as counted when written."""
         return np.asarray(self._read("counts", slice(None)), dtype=np.int64)

@@ -22,8 +22,8 @@ from pipeline.training import StepLosses, fit, wanted_selections
 from pipeline.training_set import TrainingBatch, TrainingSet
 
 
-def train_teacher(source: PreparedDomain, *, params: Params, output: Path) -> None:
-    """Train a teacher on a domain and write its folder.
+def train_teacher(source: PreparedDomain, *, params: Params, output: Path, checkpoints: Path) -> None:
+    """Train a teacher on a domain and write its folder; a training that was killed goes on from `checkpoints`.
 
     Raises:
         PixelCAMError: the encoder or an image is unfit, or training diverges.
@@ -50,6 +50,7 @@ def train_teacher(source: PreparedDomain, *, params: Params, output: Path) -> No
         params=section,
         seed=params.seed,
         fabric=fabric,
+        checkpoints=checkpoints,
         label="teacher",
     )
     info = ModelInfo(source.classes, source.name, teacher.encoder.spec, teacher.image_head.name, pixel_head=None)

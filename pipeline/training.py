@@ -4,18 +4,19 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
+from pathlib import Path
+from typing import NoReturn, Protocol
 
 import pandas as pd
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.optim.lr_scheduler import LRScheduler
 
+from pipeline.checkpoints import STOPPED, Checkpoint, fingerprint_of, noticing_termination
 from pipeline.choices import Selection
 from pipeline.config import TrainingParams
-from pipeline.console import progress_bar
+from pipeline.console import progress_bar, say
 from pipeline.devices import describe_device
 from pipeline.errors import PixelCAMError
 from pipeline.localization import EvaluationBatch, Localizer
@@ -24,8 +25,7 @@ from pipeline.pixel_histogram import empty_histogram, pxap, update_histogram
 from pipeline.resizing import resize_map
 from pipeline.seeding import make_generator
 from pipeline.training_set import TrainingBatch, TrainingSet
-
-State = dict[str, Tensor]
+from pipeline.training_state import Keeper, Kept, TrainingState
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,6 @@ class Objective(Protocol):
     """Compute a model's losses on a batch; random draws come from the generator, on the batch's device."""
 
     def __call__(self, model: nn.Module, batch: TrainingBatch, generator: torch.Generator) -> StepLosses: ...  # noqa: D102 - the class says it
-
-
-@dataclass(frozen=True)
-class Kept:
-    """The weights of an epoch, counted from 1, on the CPU."""
-
-    epoch: int
-    state: State
 
 
 @dataclass(frozen=True)
@@ -90,6 +82,7 @@ def fit(
     params: TrainingParams,
     seed: int,
     fabric: Fabric,
+    checkpoints: Path,
     label: str,
 ) -> TrainingResult:
     """Train a model for `params.steps` batches and validate it after each epoch.
@@ -98,54 +91,82 @@ def fit(
         model: has an `encoder`, whose learning rate is its own; gives an output with `image_logits`.
         objective: the losses of a batch.
         training_set: where batches come from.
-        validation: batches of the validation images; empty where there are none.
+        validation: batches of the validation images; may be empty.
         localizer: the model as a localizer, for the selection by PxAP.
-        params: steps, batch size, optimizer, schedule, selection.
+        params: of the training.
         seed: of the order, the augmentation and the drawn pixels.
         fabric: device and precision.
+        checkpoints: folder for the state after each epoch and at SIGTERM, from which the same training goes on.
         label: name on the progress bar.
 
     Raises:
-        PixelCAMError: no training image, a selection that needs validation images where there are none, or a loss that
-            is no longer a finite number.
+        PixelCAMError: no training image, none to select by, a loss that is not finite, or a damaged checkpoint.
+        SystemExit: SIGTERM came; the state is on disk.
     """
-    validation = list(validation)
-    _check_data(training_set, validation, params)
+    validation, wanted = list(validation), wanted_selections(params)
+    _check_data(training_set, validation, wanted)
     freeze_encoder(model, params.frozen)
     optimizer = make_optimizer(model, params)
-    schedule = make_schedule(optimizer, params)
-    wrapped, optimizer = fabric.setup(model, optimizer)
-    generator = make_generator(seed, "draw", device=fabric.device)
-    history: list[dict[str, float]] = []
-    keeper = _Keeper(wanted_selections(params))
-    with progress_bar(total=params.steps, label=label) as bar:
-        for epoch, batches in enumerate(_epochs(training_set, params), start=1):
+    determined_by = [params.model_dump(mode="json"), training_set.describe(), seed, describe_device(fabric)]
+    checkpoint = Checkpoint(checkpoints, fingerprint_of(model, determined_by))
+    draws = make_generator(seed, "draw", device=fabric.device)
+    state = TrainingState(model, optimizer, make_schedule(optimizer, params), draws, Keeper(wanted))
+    wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
+    take_step = _Stepper(wrapped, wrapped_optimizer, objective, state, fabric)
+    checkpoint.load(state)
+    with progress_bar(total=params.steps, label=label, done=state.step) as bar, noticing_termination() as asked_to_stop:
+        while state.step < params.steps or state.tally.count:
             wrapped.train()
-            tally = _Tally()
-            for batch in batches:
-                on_device = batch.to(fabric.device)
-                losses = objective(wrapped, on_device, generator)
-                fabric.backward(losses.total)
-                _descend(optimizer, schedule)
-                tally.add({**losses.parts, "train_accuracy": _hit_rate(losses.image_logits, on_device.class_idx)})
+            for batch in _rest_of_epoch(training_set, state, params):
+                take_step(batch)
                 bar.update()
-            row = tally.means() | validate(wrapped, validation, fabric.device)
-            if Selection.VAL_PXAP in keeper.selections:
+                if asked_to_stop.is_set():
+                    _stop(checkpoint, state, label)
+            row = state.tally.means() | validate(wrapped, validation, fabric.device)
+            if Selection.VAL_PXAP in wanted:
                 row["val_pxap"] = localization_score(localizer, validation, fabric.device)
-            _check_finite(row, label=label, epoch=epoch)
-            step = sum(row["step"] for row in history[-1:]) + tally.count
-            history.append({"epoch": epoch, "step": step, **row, "learning_rate": float(schedule.get_last_lr()[0])})
+            _check_finite(row, label=label, epoch=state.epoch)
             bar.set_postfix({name: f"{value:.3f}" for name, value in row.items()})
-            keeper.see(model, row, epoch)
-    _check_finite(_sums_of(model), label=label, epoch=len(history))
-    return TrainingResult(keeper.kept, params.selection, pd.DataFrame(history), describe_device(fabric))
+            state.end_epoch(row)
+            checkpoint.save(state)
+    checkpoint.remove()
+    _check_finite(_sums_of(model), label=label, epoch=len(state.history))
+    return TrainingResult(state.keeper.kept, params.selection, pd.DataFrame(state.history), describe_device(fabric))
 
 
-def _descend(optimizer: torch.optim.Optimizer, schedule: LRScheduler) -> None:
-    """Take one step along the gradients and forget them."""
-    optimizer.step()
-    optimizer.zero_grad()
-    schedule.step()
+def _rest_of_epoch(training_set: TrainingSet, state: TrainingState, params: TrainingParams) -> Iterator[TrainingBatch]:
+    """Yield the batches of the epoch under way that are not done yet; the last epoch may be short."""
+    batches = training_set.batches(state.epoch, params.batch_size, first=state.tally.count)
+    return islice(batches, params.steps - state.step)
+
+
+def _stop(checkpoint: Checkpoint, state: TrainingState, label: str) -> NoReturn:
+    """Leave the state on disk and end the process, as SIGTERM asks for."""
+    checkpoint.save(state)
+    say(f"{label}: stopped after step {state.step}; run the same command again to go on")
+    raise SystemExit(STOPPED)
+
+
+@dataclass(frozen=True)
+class _Stepper:
+    """One step along the gradients of a batch; model and optimizer are Fabric's wrappers of those in the state."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    objective: Objective
+    state: TrainingState
+    fabric: Fabric
+
+    def __call__(self, batch: TrainingBatch) -> None:
+        """Take the step and count the losses."""
+        on_device = batch.to(self.fabric.device)
+        losses = self.objective(self.model, on_device, self.state.generator)
+        self.fabric.backward(losses.total)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.state.schedule.step()
+        hits = _hit_rate(losses.image_logits, on_device.class_idx)
+        self.state.tally.add({**losses.parts, "train_accuracy": hits})
 
 
 def wanted_selections(params: TrainingParams) -> set[Selection]:
@@ -180,66 +201,8 @@ def localization_score(localizer: Localizer, batches: Iterable[EvaluationBatch],
     return pxap(histogram)
 
 
-class _Keeper:
-    """Keep the weights of the best epoch for each of several selections."""
-
-    def __init__(self, selections: set[Selection]) -> None:
-        self.selections = sorted(selections)
-        self.kept: dict[Selection, Kept] = {}
-        self._best = dict.fromkeys(self.selections, math.inf)
-
-    def see(self, model: nn.Module, row: dict[str, float], epoch: int) -> None:
-        """Copy the weights if this epoch is as good as the best so far, or better, for any selection."""
-        better = [selection for selection in self.selections if _rank(row, selection) <= self._best[selection]]
-        state = _state_of(model) if better else {}
-        for selection in better:
-            self._best[selection] = _rank(row, selection)
-            self.kept[selection] = Kept(epoch, state)
-
-
-class _Tally:
-    """Means of scalars over an epoch, kept on their device until asked for."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self.count = 0
-
-    def add(self, values: dict[str, Tensor]) -> None:
-        self.count += 1
-        for name, value in values.items():
-            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value.detach()
-
-    def means(self) -> dict[str, float]:
-        return {name: float(total) / self.count for name, total in self._sums.items()}
-
-
-def _epochs(training_set: TrainingSet, params: TrainingParams) -> Iterator[Iterator[TrainingBatch]]:
-    """Yield the batches of one epoch after the other, `params.steps` in all, so that the last epoch may be short."""
-    per_epoch = training_set.batch_count(params.batch_size)
-    for done in range(0, params.steps, per_epoch):
-        batches = training_set.batches(done // per_epoch + 1, params.batch_size)
-        yield islice(batches, params.steps - done)
-
-
 def _hit_rate(logits: Tensor, class_idx: Tensor) -> Tensor:
     return (logits.argmax(dim=1) == class_idx).float().mean()
-
-
-def _rank(row: dict[str, float], selection: Selection) -> float:
-    """Return what the selected epoch has least of; among equals the later epoch is taken."""
-    match selection:
-        case Selection.LAST:
-            return 0.0
-        case Selection.VAL_ACCURACY:
-            return -row["val_accuracy"]
-        case Selection.VAL_LOSS:
-            return row["val_loss"]
-        case Selection.VAL_PXAP:
-            return -row["val_pxap"]
-
-
-def _state_of(model: nn.Module) -> State:
-    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
 def _sums_of(model: nn.Module) -> dict[str, float]:
@@ -247,10 +210,10 @@ def _sums_of(model: nn.Module) -> dict[str, float]:
     return {name: float(tensor.float().sum()) for name, tensor in model.state_dict().items()}
 
 
-def _check_data(training_set: TrainingSet, validation: list[EvaluationBatch], params: TrainingParams) -> None:
+def _check_data(training_set: TrainingSet, validation: list[EvaluationBatch], wanted: set[Selection]) -> None:
     if len(training_set) == 0:
         raise PixelCAMError("the source domain has no training image; give some the split 'train'")
-    needs_images = sorted(wanted_selections(params) - {Selection.LAST})
+    needs_images = sorted(wanted - {Selection.LAST})
     if needs_images and not validation:
         raise PixelCAMError(
             f"selection, keep: '{needs_images[0]}' needs validation images and the source domain has none; use 'last'"

@@ -1,8 +1,8 @@
 """What is learned from: images augmented anew in every epoch, with their pseudo-labels if there are any."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,9 @@ class PixelLabelSource(Protocol):
 
     def read(self, image_id: str) -> PixelLabels:
         """Return the labels of an image, given the path that its manifest calls it by."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return all that determines the labels, in JSON's types."""
 
 
 @dataclass(frozen=True)
@@ -85,15 +88,28 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self.images)
 
-    def batches(self, epoch: int, batch_size: int) -> Iterator[TrainingBatch]:
-        """Yield an epoch's batches in an order of its own; a last, smaller batch is left out unless it is the only."""
+    def batches(self, epoch: int, batch_size: int, *, first: int = 0) -> Iterator[TrainingBatch]:
+        """Yield an epoch's batches from the `first` on, in an order of the epoch's own.
+
+        A last, smaller batch is left out unless it is the only one.
+        """
         order = torch.randperm(len(self), generator=make_generator(self.seed, "order", epoch)).tolist()
-        for start in range(0, self.batch_count(batch_size) * batch_size, batch_size):
+        for start in range(first * batch_size, self.batch_count(batch_size) * batch_size, batch_size):
             yield self._collate(order[start : start + batch_size], epoch)
 
     def batch_count(self, batch_size: int) -> int:
         """Return the number of batches of an epoch."""
         return max(1, len(self) // batch_size)
+
+    def describe(self) -> dict[str, Any]:
+        """Return all that determines the batches, in JSON's types."""
+        return {
+            "images": [asdict(row) for row in self.images.manifest.rows],
+            "input_size": self.input_size,
+            "augmentation": self.augmentation.model_dump(mode="json"),
+            "seed": self.seed,
+            "labels": None if self.store is None else self.store.describe(),
+        }
 
     def _collate(self, indices: list[int], epoch: int) -> TrainingBatch:
         samples = [self._sample(index, epoch) for index in indices]

@@ -9,11 +9,15 @@ from pipeline.pixelcam_training import train_pixelcam
 from pipeline.store import PseudoLabelStore
 
 
-def main(params: Path, prepared: Path, store: Path, teacher: Path, output: Path) -> None:
-    """Train PixelCAM on the images in PREPARED and the pseudo-labels in STORE; write it to the folder OUTPUT."""
+def main(params: Path, prepared: Path, store: Path, teacher: Path, output: Path, checkpoints: Path) -> None:
+    """Train PixelCAM on the images in PREPARED and the pseudo-labels in STORE; write it to the folder OUTPUT.
+
+    Its state is kept in CHECKPOINTS on the way.
+    """
     values = load_params(params)
     source = read_domain(values.source, values, prepared)
-    train_pixelcam(source, store=PseudoLabelStore(store), teacher=teacher, params=values, output=output)
+    labels = PseudoLabelStore(store)
+    train_pixelcam(source, store=labels, teacher=teacher, params=values, output=output, checkpoints=checkpoints)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,13 @@ from pipeline.domains import read_domain
 from pipeline.teacher_training import train_teacher
 
 
-def main(params: Path, prepared: Path, output: Path) -> None:
-    """Train a teacher on the source domain of PARAMS, listed in PREPARED, and write it to the folder OUTPUT."""
+def main(params: Path, prepared: Path, output: Path, checkpoints: Path) -> None:
+    """Train a teacher on the source domain of PARAMS, listed in PREPARED, and write it to the folder OUTPUT.
+
+    Its state is kept in CHECKPOINTS on the way.
+    """
     values = load_params(params)
-    train_teacher(read_domain(values.source, values, prepared), params=values, output=output)
+    train_teacher(read_domain(values.source, values, prepared), params=values, output=output, checkpoints=checkpoints)
 
 
 if __name__ == "__main__":

@@ -93,10 +93,10 @@ def test_family_goes_through_teacher_store_and_joint_training(
     run = start_run(tmp_path, changes)
     prepare_domains(run)
     home = run.prepared / "home"
-    train_teacher.main(run.params, home, run.teacher)
+    train_teacher.main(run.params, home, run.teacher, run.checkpoints)
     cut_off(monkeypatch, tmp_path / "empty")  # from here on nothing may ask the hub
     extract_pseudo_labels.main(run.params, home, run.teacher, run.store, run.quality)
-    train_pixelcam.main(run.params, home, run.store, run.teacher, run.pixelcam)
+    train_pixelcam.main(run.params, home, run.store, run.teacher, run.pixelcam, run.checkpoints)
 
     store = PseudoLabelStore(run.store)
     assert all(store.read(image).cam.shape == (family.grid, family.grid) for image in store.image_ids)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,9 @@ class _Labels:
 
 class _Halves:
     """Every image is foreground above and background below, with a line between, and has a CAM that rises upwards."""
+
+    def describe(self) -> dict[str, Any]:
+        return {}
 
     def read(self, image_id: str) -> _Labels:
         assert image_id in IMAGES

@@ -20,7 +20,8 @@ from pipeline.encoder import EncoderSpec
 from pipeline.errors import PixelCAMError
 from pipeline.files import sha256_of
 from pipeline.model_files import ModelInfo, load_weights, read_info, save_model, weights_sha256
-from pipeline.training import Kept, TrainingResult
+from pipeline.training import TrainingResult
+from pipeline.training_state import Kept
 
 INFO = ModelInfo(
     classes=("benign", "malignant"),

@@ -190,7 +190,8 @@ def _home(run: Run) -> PreparedDomain:
 def _train(run: Run, output: Path, changes: Mapping[str, object] | None = None, *, store: Path | None = None) -> Path:
     params = tiny_params(run.root / "raw", changes)
     opened = PseudoLabelStore(store or run.store)
-    train_pixelcam(_home(run), store=opened, teacher=run.teacher, params=params, output=output)
+    state = output.with_suffix(".state")
+    train_pixelcam(_home(run), store=opened, teacher=run.teacher, params=params, output=output, checkpoints=state)
     return output
 
 
@@ -324,7 +325,8 @@ def test_another_round_starts_from_the_model_before_and_learns_from_its_map(fini
     expected = PixelCAMLocalizer(model)(batch.images, batch.class_idx).maps[0].numpy().astype(np.float16)
     np.testing.assert_allclose(opened.read(batch.image_ids[0]).cam, expected, atol=1e-3)
     output = tmp_path / "round_2"
-    train_pixelcam(_home(finished), store=opened, teacher=finished.pixelcam, params=params, output=output)
+    model_before, state = finished.pixelcam, tmp_path / "state"
+    train_pixelcam(_home(finished), store=opened, teacher=model_before, params=params, output=output, checkpoints=state)
     description = json.loads((output / "model.json").read_text(encoding="utf-8"))
     assert description["parents"] == {"teacher": weights_sha256(finished.pixelcam)}
 
@@ -358,6 +360,9 @@ class _TrueMasks:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    def describe(self) -> dict[str, Any]:
+        return {}
+
     def read(self, image_id: str) -> _Labels:
         mask = read_mask(self.root / image_id.replace("images", "masks"))
         return _Labels(mask.astype(np.uint8), np.ones((4, 4), dtype=np.float16))
@@ -369,7 +374,7 @@ def _nowhere(images: Tensor, class_idx: Tensor) -> Localization:
 
 
 @pytest.mark.parametrize("resolution", list(LossResolution))
-def test_the_pixel_head_learns_what_the_labels_say(finished: Run, resolution: LossResolution) -> None:
+def test_the_pixel_head_learns_what_the_labels_say(finished: Run, tmp_path: Path, resolution: LossResolution) -> None:
     source = _home(finished).manifest.of_split(Split.TRAIN)
     section = _section(steps=60, batch_size=6, learning_rate=0.02, head_learning_rate=0.1, loss_resolution=resolution)
     model = _PixelNet()
@@ -384,6 +389,7 @@ def test_the_pixel_head_learns_what_the_labels_say(finished: Run, resolution: Lo
         params=section,
         seed=0,
         fabric=Fabric(accelerator="cpu", devices=1),
+        checkpoints=tmp_path,
         label="toy",
     ).history
     assert history["pixel_loss"].iloc[0] > 0.5

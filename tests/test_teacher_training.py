@@ -102,7 +102,7 @@ def _home(run: Run) -> PreparedDomain:
 
 
 def _train(run: Run, output: Path, changes: Mapping[str, object] | None = None) -> Path:
-    train_teacher(_home(run), params=tiny_params(run.root / "raw", changes), output=output)
+    train_teacher(_home(run), params=tiny_params(run.root / "raw", changes), output=output, checkpoints=run.checkpoints)
     return output
 
 
@@ -216,7 +216,12 @@ def test_a_source_without_training_images_is_refused(prepared: Run, tmp_path: Pa
     home = _home(prepared)
     empty = PreparedDomain(home.name, home.classes, None, Manifest((), home.manifest.root))
     with pytest.raises(PixelCAMError, match="no training image"):
-        train_teacher(empty, params=tiny_params(prepared.root / "raw"), output=tmp_path / "teacher")
+        train_teacher(
+            empty,
+            params=tiny_params(prepared.root / "raw"),
+            output=tmp_path / "teacher",
+            checkpoints=tmp_path / "state",
+        )
 
 
 def test_an_unknown_encoder_is_named(prepared: Run, tmp_path: Path) -> None:

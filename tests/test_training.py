@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
@@ -123,6 +124,21 @@ def _fit(
     fabric: Fabric | None = None,
     seed: int = 0,
 ) -> TrainingResult:
+    with TemporaryDirectory() as folder:
+        return _fit_in(Path(folder), training_set, params, model, objective, validation, localizer, fabric, seed)
+
+
+def _fit_in(
+    checkpoints: Path,
+    training_set: TrainingSet,
+    params: TrainingParams = PARAMS,
+    model: nn.Module | None = None,
+    objective: training.Objective = _objective,
+    validation: Iterable[EvaluationBatch] = (),
+    localizer: Localizer = _nowhere,
+    fabric: Fabric | None = None,
+    seed: int = 0,
+) -> TrainingResult:
     return fit(
         model or _Net(),
         objective,
@@ -132,6 +148,7 @@ def _fit(
         params=params,
         seed=seed,
         fabric=fabric or _fabric(),
+        checkpoints=checkpoints,
         label="toy",
     )
 

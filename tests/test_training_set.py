@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,9 @@ class _Store:
 
     def __init__(self, rows: dict[str, _Labels]) -> None:
         self.rows = rows
+
+    def describe(self) -> dict[str, Any]:
+        return {}
 
     def read(self, image_id: str) -> _Labels:
         return self.rows[image_id]

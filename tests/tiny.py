@@ -150,6 +150,11 @@ class Run:
         return self.root / "data/prepared"
 
     @property
+    def checkpoints(self) -> Path:
+        """The state of trainings under way."""
+        return self.root / ".checkpoints"
+
+    @property
     def models(self) -> Path:
         """The folder of all models."""
         return self.root / "models"
@@ -218,9 +223,9 @@ def write_params(run: Run, changes: Mapping[str, object] | None = None) -> None:
 def finish_run(run: Run) -> None:
     """Call every stage as dvc.yaml does."""
     prepare_domains(run)
-    train_teacher.main(run.params, run.prepared / "home", run.teacher)
+    train_teacher.main(run.params, run.prepared / "home", run.teacher, run.checkpoints)
     extract_pseudo_labels.main(run.params, run.prepared / "home", run.teacher, run.store, run.quality)
-    train_pixelcam.main(run.params, run.prepared / "home", run.store, run.teacher, run.pixelcam)
+    train_pixelcam.main(run.params, run.prepared / "home", run.store, run.teacher, run.pixelcam, run.checkpoints)
     evaluate_ood.main(run.params, run.prepared, run.models, run.scores, run.per_image, run.curves)
     metrics = (run.quality, run.scores, run.per_image, run.curves)
     report.main(run.params, run.prepared, run.store, run.models, *metrics, run.report, run.overview)

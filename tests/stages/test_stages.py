@@ -35,9 +35,9 @@ def _arguments(run: Run, stage: str) -> tuple[object, ...]:
     metrics = (run.quality, run.scores, run.per_image, run.curves)
     return {
         "prepare": ("home", run.params, home),
-        "train_teacher": (run.params, home, run.teacher),
+        "train_teacher": (run.params, home, run.teacher, run.checkpoints),
         "extract_pseudo_labels": (run.params, home, run.teacher, run.store, run.quality),
-        "train_pixelcam": (run.params, home, run.store, run.teacher, run.pixelcam),
+        "train_pixelcam": (run.params, home, run.store, run.teacher, run.pixelcam, run.checkpoints),
         "evaluate_ood": (run.params, run.prepared, run.models, *metrics[1:]),
         "report": (run.params, run.prepared, run.store, run.models, *metrics, run.report, run.overview),
     }[stage]
@@ -229,7 +229,7 @@ def test_a_mask_changed_after_preparation_is_named(started: Run, refused: Call) 
 def test_pseudo_labels_of_another_teacher_are_refused(started: Run, refused: Call) -> None:
     finish_run(started)
     write_params(started, {"seed": 5})
-    train_teacher.main(started.params, started.prepared / "home", started.teacher)
+    train_teacher.main(started.params, started.prepared / "home", started.teacher, started.checkpoints)
     assert "was made by another teacher" in refused(started, "train_pixelcam")
 
 
