@@ -101,6 +101,31 @@ def results(
     typer.echo("models:        models/teacher, models/pixelcam (pixelcam predict IMAGE)")
 
 
+@app.command()
+@reporting_errors
+def score(
+    maps: Annotated[Path, typer.Argument(help="Folder of .npy, .png or .tif maps, or a Zarr array with image_ids.")],
+    masks: Annotated[Path, typer.Argument(help="Folder of masks, with the same names but for their ends.")],
+    ignore: Annotated[Path | None, typer.Option(help="Folder of masks of pixels that do not count.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="A threshold chosen on validation images.")] = None,
+    map_size: Annotated[
+        bool, typer.Option("--map-size", help="Bring masks to the size of the maps, not maps to that of the masks.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Score anyone's maps against masks, as the pipeline scores its own: PxAP, Dice, IoU, boxes; docs/evaluation.md."""
+    from pipeline.scoring import describe_scores, score_maps  # noqa: PLC0415
+
+    scores = score_maps(maps, masks, ignore=ignore, threshold=threshold, at_map_size=map_size)
+    if as_json:
+        typer.echo(json.dumps(scores, indent=2, allow_nan=False))
+        return
+    table = Table("score", Column("value", justify="right"))
+    for row in describe_scores(scores):
+        table.add_row(*row)
+    Console().print(table)
+
+
 def _score_rows(domains: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     """Yield domain, model and scores as text, in each domain the teacher first."""
     for domain, models in domains.items():

@@ -1,10 +1,19 @@
 """Typed parameters: params.yaml is read and checked here, once, before any work begins."""
 
 from pathlib import Path
+from reprlib import Repr
 from typing import Annotated, Final, Literal, Self
 
-import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from pipeline.choices import (
@@ -26,18 +35,29 @@ from pipeline.choices import (
     Weights,
 )
 from pipeline.errors import PixelCAMError
+from pipeline.yaml_file import read_sections
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-OpenFraction = Annotated[float, Field(gt=0, lt=1)]
-PositiveInt = Annotated[int, Field(ge=1)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-Jitter = Annotated[float, Field(ge=0, le=1)]
+
+def _refuse_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("Input should be a number")
+    return value
+
+
+# Whole numbers and flags are taken as written. Text may stand for a rate, since YAML makes text of 1e-4; true may not.
+NO_BOOL: Final = BeforeValidator(_refuse_bool)
+Flag = Annotated[bool, Strict()]
+Fraction = Annotated[float, NO_BOOL, Field(ge=0, le=1)]
+OpenFraction = Annotated[float, NO_BOOL, Field(gt=0, lt=1)]
+PositiveInt = Annotated[int, Strict(), Field(ge=1)]
+PositiveFloat = Annotated[float, NO_BOOL, Field(gt=0)]
+Jitter = Annotated[float, NO_BOOL, Field(ge=0, le=1)]
 ModelFolder = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 DomainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
 
 
 class Section(BaseModel):
-    """Base of every section: frozen, unknown keys refused, no silent conversion from text to number."""
+    """Base of every section: frozen, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -78,8 +98,8 @@ class SyntheticDomain(Domain):
     adapter: Literal["synthetic"]
     tissue: Tissue
     images: SplitSizes
-    image_size: Annotated[int, Field(ge=64, le=2048)]
-    seed: Annotated[int, Field(ge=0)]
+    image_size: Annotated[int, Strict(), Field(ge=64, le=2048)]
+    seed: Annotated[int, Strict(), Field(ge=0)]
 
 
 class FileDomain(Domain):
@@ -88,7 +108,7 @@ class FileDomain(Domain):
     root: Path
     val_fraction: Fraction
     test_fraction: Fraction
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Strict(), Field(ge=0)]
     shared_patients: SharedPatients
 
     @model_validator(mode="after")
@@ -149,19 +169,19 @@ class ModelParams(Section):
 
     image_head: ImageHeadName
     output_stride: Literal[8, 16, 32] | None
-    input_size: Annotated[int, Field(ge=32)]
+    input_size: Annotated[int, Strict(), Field(ge=32)]
 
 
 class AugmentationParams(Section):
     """Random views of training images; ranges as in torchvision's ColorJitter."""
 
-    enlarge: Annotated[float, Field(ge=1, le=4)]
-    flip: bool
-    rotate: bool
+    enlarge: Annotated[float, NO_BOOL, Field(ge=1, le=4)]
+    flip: Flag
+    rotate: Flag
     brightness: Jitter
     contrast: Jitter
     saturation: Jitter
-    hue: Annotated[float, Field(ge=0, le=0.5)]
+    hue: Annotated[float, NO_BOOL, Field(ge=0, le=0.5)]
 
 
 class TrainingParams(Section):
@@ -172,12 +192,12 @@ class TrainingParams(Section):
     optimizer: OptimizerName
     learning_rate: PositiveFloat
     head_learning_rate: PositiveFloat
-    weight_decay: Annotated[float, Field(ge=0)]
+    weight_decay: Annotated[float, NO_BOOL, Field(ge=0)]
     schedule: Schedule
     selection: Selection
     keep: tuple[Selection, ...]
     frozen: Frozen
-    layer_decay: Annotated[float, Field(gt=0, le=1)]
+    layer_decay: Annotated[float, NO_BOOL, Field(gt=0, le=1)]
 
 
 class TeacherParams(TrainingParams):
@@ -191,11 +211,11 @@ class PixelCAMParams(TrainingParams):
 
     approach: Approach
     initialization: Initialization
-    pixel_loss_weight: Annotated[float, Field(ge=0)]
+    pixel_loss_weight: Annotated[float, NO_BOOL, Field(ge=0)]
     foreground_pixels: PositiveInt
     background_pixels: PositiveInt
     foreground_drawing: Drawing
-    redraw: bool
+    redraw: Flag
     loss_resolution: LossResolution
 
     @model_validator(mode="after")
@@ -216,7 +236,7 @@ LAST_LAYER_METHODS: Final = (CamMethod.CAM, CamMethod.ROLLOUT, CamMethod.TSCAM, 
 class MapParams(Section):
     """Over which views of an image a map is averaged: input sizes, and symmetries of the square at each."""
 
-    scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field(min_length=1)
+    scales: tuple[Annotated[float, NO_BOOL, Field(gt=0, le=4)], ...] = Field(min_length=1)
     symmetries: Literal[1, 2, 4, 8]
 
     @property
@@ -229,7 +249,7 @@ class CamParams(MapParams):
     """How the teacher's CAM is read, for pseudo-labels and for its own score alike."""
 
     method: CamMethod
-    layers: tuple[int, ...] = Field(min_length=1)
+    layers: tuple[Annotated[int, Strict()], ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _check_layers(self) -> Self:
@@ -246,15 +266,16 @@ class ExtractionParams(Section):
     foreground_threshold: OpenFraction
     foreground_fraction: OpenFraction
     background_fraction: OpenFraction
-    erosion: Annotated[int, Field(ge=0)]
+    erosion: Annotated[int, Strict(), Field(ge=0)]
 
 
 class EvaluationParams(Section):
     """How maps are compared with masks."""
 
     weights: Weights
-    map_size: Annotated[int, Field(ge=16)]
+    map_size: Annotated[int, Strict(), Field(ge=16)]
     batch_size: PositiveInt
+    resamples: Annotated[int, Strict(), Field(ge=100)]
 
 
 class ReportParams(Section):
@@ -269,7 +290,7 @@ class Params(Section):
     source: DomainName
     target_domains: tuple[DomainName, ...] = Field(min_length=1)
     encoder: Annotated[EncoderParams, BeforeValidator(_name_alone)]
-    seed: Annotated[int, Field(ge=0)]
+    seed: Annotated[int, Strict(), Field(ge=0)]
     domains: dict[DomainName, AnyDomain]
     model: ModelParams
     augmentation: AugmentationParams
@@ -339,19 +360,20 @@ def load_params(path: Path) -> Params:
         PixelCAMError: the file is missing, is no YAML mapping, or a value is unknown, missing, mistyped or out of
             range; the message lists every fault with its key.
     """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PixelCAMError(f"{path}: cannot be read ({error.strerror}); run from the project's root") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PixelCAMError(f"{path}: is not valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise PixelCAMError(f"{path}: expected a mapping of sections, got {type(values).__name__}")
+    values = read_sections(path)
     try:
         return Params.model_validate(values)
     except ValidationError as error:
         faults = "\n".join(f"  {_describe(fault)}" for fault in error.errors(include_url=False, include_context=False))
         raise PixelCAMError(f"{path}: {error.error_count()} value(s) need mending\n{faults}") from error
+    except RecursionError as error:
+        raise PixelCAMError(f"{path}: a value holds itself, or is nested too deeply; write it out") from error
+
+
+# What came may be large, or an alias of YAML that would grow without end when written out.
+_SHORT: Final = Repr()
+_SHORT.maxlevel = 2
+_SHORT.maxstring = _SHORT.maxother = 100
 
 
 def _describe(fault: ErrorDetails) -> str:
@@ -365,4 +387,4 @@ def _describe(fault: ErrorDetails) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "missing" or isinstance(fault["input"], dict):
         return f"{key}: {message}"
-    return f"{key}: {message}, got {fault['input']!r}"
+    return f"{key}: {message}, got {_SHORT.repr(fault['input'])}"

@@ -46,8 +46,25 @@ def read_domain(name: str, params: Params, folder: Path) -> PreparedDomain:
     root = None if isinstance(domain, SyntheticDomain) else domain.root
     path = folder / CLASSES
     try:
-        meaning = json.loads(path.read_text(encoding="utf-8"))
-        classes, background_class_idx = tuple(meaning["classes"]), meaning["background_class_idx"]
+        classes, background_class_idx = _read_classes(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PixelCAMError(f"{path}: cannot be read ({error}); run 'dvc repro -f prepare@{name}'") from error
-    return PreparedDomain(name, classes, background_class_idx, read_manifest(folder / MANIFEST, root=root))
+    manifest = read_manifest(folder / MANIFEST, root=root)
+    for row in manifest.rows:
+        if row.class_idx >= len(classes):
+            raise PixelCAMError(
+                f"{folder / MANIFEST}: {row.image} has class index {row.class_idx}, but {CLASSES} lists {len(classes)} "
+                f"classes; run 'dvc repro -f prepare@{name}'"
+            )
+    return PreparedDomain(name, classes, background_class_idx, manifest)
+
+
+def _read_classes(path: Path) -> tuple[tuple[str, ...], int | None]:
+    """Return class names and the index of the background class; raise what Python raises where they are not there."""
+    meaning = json.loads(path.read_text(encoding="utf-8"))
+    classes, background_class_idx = meaning["classes"], meaning["background_class_idx"]
+    if not isinstance(classes, list) or not all(isinstance(label, str) for label in classes):
+        raise ValueError("classes must be a list of names")
+    if background_class_idx is not None and background_class_idx not in range(len(classes)):
+        raise ValueError(f"background_class_idx must be null or an index of classes, got {background_class_idx!r}")
+    return tuple(classes), background_class_idx

@@ -1,12 +1,12 @@
 """Score models on domains: both tasks, image by image and pooled, from one pass over each domain's images.
 
-The teacher's CAM is asked for the true class, as published for methods of its kind; PixelCAM's map knows no class. What
-turns a map into a region is a threshold chosen once, on the source domain's validation masks, and used everywhere.
+The teacher's CAM is asked for the true class, as published for methods of its kind, and where the teacher is wrong for
+the class that it predicts as well; PixelCAM's map knows no class. What turns a map into a region is a threshold chosen
+once, on the source domain's validation masks, and used everywhere.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from math import isnan
 from typing import Final
 
@@ -14,130 +14,73 @@ import torch
 from torch import Tensor
 
 from pipeline import metrics, pixel_histogram
+from pipeline.classification import fit_temperature
+from pipeline.domain_scores import DomainTally, Resampling, score_domain
 from pipeline.errors import PixelCAMError
 from pipeline.localization import EvaluationBatch, Localization, Localizer
+from pipeline.localization_scores import FIXED_THRESHOLD
 from pipeline.pixel_histogram import PixelHistogram
 from pipeline.resizing import resize_map
+from pipeline.scores import Evaluation, Fitted, ImageScores, ModelName, Threshold, ThresholdSource
 
-FIXED_THRESHOLD: Final = 0.5  # where no validation mask may be used: the middle of the scale, chosen by nobody's eyes
 ROUNDING_SLACK: Final = 1e-3  # how far a map may leave [0, 1] by the arithmetic of its making
-
-
-class ModelName(StrEnum):
-    """The two models that are compared, as they are called in every file."""
-
-    TEACHER = "teacher"
-    PIXELCAM = "pixelcam"
-
-
-class ThresholdSource(StrEnum):
-    """How a threshold came about: chosen on validation masks, or fixed for want of them."""
-
-    VALIDATION = "validation"
-    FIXED = "fixed"
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """Map values at least as high as `value` count as foreground."""
-
-    value: float
-    source: ThresholdSource
+TAKE_A_CLASS: Final = (ModelName.TEACHER,)  # the models whose map is taken for a class
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationDomain:
-    """A domain to be scored on: its class names in the order of `class_idx`, and its test images, read once."""
+    """A domain to be scored on: its class names in the order of `class_idx`, and its test images, read once.
+
+    `patients` names the patient of each image that has one.
+    """
 
     name: str
     classes: tuple[str, ...]
     batches: Iterable[EvaluationBatch]
+    patients: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scores:
-    """A model's scores on a domain, fractions in [0, 1]; NaN where a score is not defined.
-
-    `pxap`, `dice` and `iou` are pooled over the pixels of all images with a mask, the latter two at `threshold`.
-    `foreground_share` is what `pxap` would be for a map that knows nothing.
-    """
-
-    pxap: float
-    accuracy: float
-    balanced_accuracy: float
-    dice: float
-    iou: float
-    threshold: float
-    threshold_source: ThresholdSource
-    foreground_share: float
-    predicted_classes: dict[str, float]
-    images: int
-    images_with_mask: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageScores:
-    """A model's scores on one image; NaN where there is no mask, or for Dice and IoU no region of interest in it.
-
-    `probability` is the predicted probability of the true class. Shares are fractions of the image's pixels, except
-    that `false_positive_share` is the share of the background that is predicted foreground.
-    """
-
-    image: str
-    class_idx: int
-    predicted_idx: int
-    probability: float
-    dice: float
-    iou: float
-    foreground_share_predicted: float
-    foreground_share_mask: float
-    false_positive_share: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """One model on one domain: scores, the images they come from, and the pooled pixels that curves are drawn from."""
-
-    domain: str
-    model: ModelName
-    classes: tuple[str, ...]
-    scores: Scores
-    images: tuple[ImageScores, ...]
-    histogram: PixelHistogram
-
-
-def choose_thresholds(
+def fit_on_validation(
     localizers: Mapping[ModelName, Localizer],
     batches: Iterable[EvaluationBatch],
     *,
     map_size: int,
     device: torch.device,
-) -> dict[ModelName, Threshold]:
-    """Choose for each model the threshold with the highest pooled Dice on validation images.
+) -> dict[ModelName, Fitted]:
+    """Choose each model's threshold by the pooled Dice over validation images, and fit its temperature.
 
     Args:
         localizers: the models.
-        batches: validation images of the source; only masks with `has_mask` count, so a mask that must not be used for
-            selection is to be hidden there. Without any foreground pixel the threshold is 0.5, and said to be fixed.
+        batches: validation images; for the threshold only those whose `has_mask` is set count, so a mask that must not
+            be used for selection is to be hidden there. Without any foreground pixel it is 0.5, and said to be fixed.
         map_size: side in pixels at which maps and masks are compared.
         device: where the models live.
     """
     histograms = dict.fromkeys(localizers, pixel_histogram.empty_histogram(device=device))
+    logits: dict[ModelName, list[Tensor]] = {name: [] for name in localizers}
+    classes: list[Tensor] = []
     for batch in batches:
-        if not batch.has_mask.any():
-            continue
+        classes.append(batch.class_idx.cpu())
         for name, localizer in localizers.items():
             localization = localize(localizer, batch, map_size=map_size, device=device)
             histograms[name] = _count_pixels(histograms[name], maps=localization.maps, batch=batch)
-    return {name: _threshold(histogram) for name, histogram in histograms.items()}
+            logits[name].append(localization.image_logits.cpu())
+    if not classes:
+        return dict.fromkeys(localizers, Fitted(Threshold(FIXED_THRESHOLD, ThresholdSource.FIXED), float("nan")))
+    target = torch.cat(classes)
+    return {
+        name: Fitted(_threshold(histograms[name]), fit_temperature(logits=torch.cat(logits[name]), target=target))
+        for name in localizers
+    }
 
 
 def evaluate_domain(
     localizers: Mapping[ModelName, Localizer],
     domain: EvaluationDomain,
     *,
-    thresholds: Mapping[ModelName, Threshold],
+    fitted: Mapping[ModelName, Fitted],
     map_size: int,
+    resampling: Resampling,
     device: torch.device,
 ) -> tuple[Evaluation, ...]:
     """Score every model on a domain; the images are read once, and memory does not grow with their pixels.
@@ -145,35 +88,79 @@ def evaluate_domain(
     Args:
         localizers: the models, in the order of the result.
         domain: the images and what their classes are called there.
-        thresholds: where each model's map becomes a region.
+        fitted: where each model's map becomes a region, and how sure it is.
         map_size: side in pixels at which maps and masks are compared.
+        resampling: how intervals are made.
         device: where the models live.
 
     Raises:
         PixelCAMError: the domain has no images, or a model gives NaN or values outside [0, 1].
         ValueError: shapes do not fit.
     """
-    histograms = dict.fromkeys(localizers, pixel_histogram.empty_histogram(device=device))
-    images: dict[ModelName, list[ImageScores]] = {name: [] for name in localizers}
-    masks = 0
+    tallies = {name: DomainTally() for name in localizers}
     for batch in domain.batches:
-        masks += int(batch.has_mask.sum())
         for name, localizer in localizers.items():
             localization = localize(localizer, batch, map_size=map_size, device=device)
-            histograms[name] = _count_pixels(histograms[name], maps=localization.maps, batch=batch)
-            images[name].extend(score_images(localization, batch, threshold=thresholds[name].value))
-    if not all(images.values()):
+            tally = tallies[name]
+            aps = _add_maps(tally, localization.maps, batch)
+            tally.masks += int(batch.has_mask.sum())
+            tally.logits.append(localization.image_logits.cpu())
+            threshold = fitted[name].threshold.value
+            scored = score_images(localization, batch, threshold=threshold)
+            tally.images.extend(
+                replace(image, ap=ap, patient=domain.patients.get(image.image, ""))
+                for image, ap in zip(scored, aps, strict=True)
+            )
+            if name in TAKE_A_CLASS:
+                _add_predicted_class(tally, localizer, localization, batch, map_size=map_size, device=device)
+    if not all(tally.images for tally in tallies.values()):
         raise PixelCAMError(f"domain '{domain.name}' has no test images to score; its manifest must list some")
-    return tuple(
-        Evaluation(
-            domain=domain.name,
-            model=name,
-            classes=domain.classes,
-            scores=_pool(images[name], histograms[name], thresholds[name], classes=domain.classes, masks=masks),
-            images=tuple(images[name]),
-            histogram=histograms[name],
+    return score_domain(tallies, name=domain.name, classes=domain.classes, fitted=fitted, resampling=resampling)
+
+
+def _add_maps(tally: DomainTally, maps: Tensor, batch: EvaluationBatch) -> list[float]:
+    """Count the maps of the images that have a mask, and return each image's average precision."""
+    return [
+        tally.pixels.add(
+            preds=maps[index],
+            target=batch.masks[index],
+            ignore=None if batch.ignore is None else batch.ignore[index],
         )
-        for name in localizers
+        if known
+        else tally.pixels.skip()
+        for index, known in enumerate(batch.has_mask.tolist())
+    ]
+
+
+def _add_predicted_class(
+    tally: DomainTally,
+    localizer: Localizer,
+    localization: Localization,
+    batch: EvaluationBatch,
+    *,
+    map_size: int,
+    device: torch.device,
+) -> None:
+    """Note how the histogram changes where the map is taken for the predicted class; right images are not run again."""
+    predicted = localization.image_logits.argmax(dim=1).cpu()
+    wrong = (predicted != batch.class_idx.cpu()) & batch.has_mask.cpu()
+    if not wrong.any():
+        return
+    images = EvaluationBatch(
+        image_ids=tuple(name for name, kept in zip(batch.image_ids, wrong.tolist(), strict=True) if kept),
+        images=batch.images[wrong],
+        class_idx=predicted[wrong],
+        masks=batch.masks[wrong],
+        has_mask=batch.has_mask[wrong],
+        ignore=None if batch.ignore is None else batch.ignore[wrong],
+    )
+    other = localize(localizer, images, map_size=map_size, device=device)
+    empty = pixel_histogram.empty_histogram(device=device)
+    before = _count_pixels(empty, maps=localization.maps[wrong.to(localization.maps.device)], batch=images)
+    after = _count_pixels(empty, maps=other.maps, batch=images)
+    tally.predicted_class_change = PixelHistogram(
+        foreground=tally.predicted_class_change.foreground + (after.foreground - before.foreground).cpu(),
+        background=tally.predicted_class_change.background + (after.background - before.background).cpu(),
     )
 
 
@@ -205,7 +192,7 @@ def resize_maps(maps: Tensor, *, map_size: int) -> Tensor:
 
 
 def score_images(localization: Localization, batch: EvaluationBatch, *, threshold: float) -> list[ImageScores]:
-    """Score each image of a batch by itself; maps and masks must be of one size."""
+    """Score each image of a batch by itself, but for its average precision; maps and masks must be of one size."""
     device = localization.maps.device
     masks = batch.masks.to(device)
     ignore = None if batch.ignore is None else batch.ignore.to(device)
@@ -230,7 +217,7 @@ def score_images(localization: Localization, batch: EvaluationBatch, *, threshol
     }
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     return [
-        ImageScores(image=image, **dict(zip(columns, row, strict=True)))
+        ImageScores(image=image, patient="", ap=float("nan"), **dict(zip(columns, row, strict=True)))
         for image, row in zip(batch.image_ids, rows, strict=True)
     ]
 
@@ -248,30 +235,3 @@ def _threshold(histogram: PixelHistogram) -> Threshold:
     if isnan(value):
         return Threshold(FIXED_THRESHOLD, ThresholdSource.FIXED)
     return Threshold(value, ThresholdSource.VALIDATION)
-
-
-def _pool(
-    images: Sequence[ImageScores],
-    histogram: PixelHistogram,
-    threshold: Threshold,
-    *,
-    classes: tuple[str, ...],
-    masks: int,
-) -> Scores:
-    predicted = torch.tensor([image.predicted_idx for image in images])
-    truth = torch.tensor([image.class_idx for image in images])
-    counts = metrics.counts_at(histogram, threshold=threshold.value)
-    foreground, background = (int(part.sum()) for part in (histogram.foreground, histogram.background))
-    return Scores(
-        pxap=pixel_histogram.pxap(histogram),
-        accuracy=metrics.accuracy(preds=predicted, target=truth),
-        balanced_accuracy=metrics.balanced_accuracy(preds=predicted, target=truth),
-        dice=metrics.dice(counts).item(),
-        iou=metrics.iou(counts).item(),
-        threshold=threshold.value,
-        threshold_source=threshold.source,
-        foreground_share=foreground / (foreground + background) if foreground else float("nan"),
-        predicted_classes=metrics.predicted_class_shares(preds=predicted, classes=classes),
-        images=len(images),
-        images_with_mask=masks,
-    )

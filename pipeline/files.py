@@ -1,5 +1,6 @@
 """Outputs appear whole or not at all: they are written beside their final name and renamed at the end."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -11,37 +12,82 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.errors import PixelCAMError
+
+
+@contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Be the only process that writes to `path`, within the block; the system frees it when a process dies.
+
+    Raises:
+        PixelCAMError: another process writes to it.
+    """
+    lock = path.with_name(f".{path.name}.lock.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise PixelCAMError(
+                f"{path}: another process is writing it; wait until that has ended (fuser {lock} names it)"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
 
 @contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` on success, remove it on any error."""
+    """Yield a temporary path beside `path`; rename it to `path` on success, remove it on any error.
+
+    Raises:
+        PixelCAMError: another process writes to the same path.
+    """
     temporary = path.with_name(f".{path.name}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with only_writer(path):
+        try:
+            yield temporary
+            _flush(temporary)
+            temporary.replace(path)
+            _flush(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`; it takes the place of `path` on success and goes on any error."""
+    """Yield an empty temporary folder beside `path`; it takes the place of `path` on success and goes on any error.
+
+    Raises:
+        PixelCAMError: another process writes to the same path.
+    """
     temporary, former = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.former.partial")
-    for leftover in (temporary, former):
-        shutil.rmtree(leftover, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    with only_writer(path):
+        for leftover in (temporary, former):
+            shutil.rmtree(leftover, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            for written in (*temporary.rglob("*"), temporary):
+                _flush(written)
+            # Renamed, then removed: a removal cut short would leave half of the old folder under its final name.
+            if path.exists():
+                path.replace(former)
+            temporary.replace(path)
+            _flush(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(former, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        yield temporary
-        # Renamed, then removed: a removal cut short would leave half of the old folder under its final name.
-        if path.exists():
-            path.replace(former)
-        temporary.replace(path)
+        os.fsync(descriptor)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(former, ignore_errors=True)
+        os.close(descriptor)
 
 
 def sha256_of(path: Path) -> str:

@@ -1,6 +1,5 @@
 """The manifest: one table per domain that names every image, its label, mask, split and checksum."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -8,8 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.errors import PixelCAMError
+from pipeline.errors import PixelCAMError, named, shown
 from pipeline.files import replacing_file
+from pipeline.paths import is_writable, relative_path
 
 
 class Split(StrEnum):
@@ -60,15 +60,7 @@ class Manifest:
 
 
 COLUMNS = tuple(field.name for field in fields(ManifestRow))
-
-
-# A bare carriage return would end the row for some readers, half a surrogate pair is no UTF-8.
-_UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
-
-
-def is_writable(text: str) -> bool:
-    """Return whether a text can stand in a manifest: it holds no control character and no undecodable byte."""
-    return _UNWRITABLE.search(text) is None
+MAX_DIGITS = 9  # of a class index or a side in pixels
 
 
 def write_manifest(rows: Sequence[ManifestRow], path: Path) -> None:
@@ -80,7 +72,7 @@ def write_manifest(rows: Sequence[ManifestRow], path: Path) -> None:
     for row in rows:
         for column, value in vars(row).items():
             if isinstance(value, str) and not is_writable(value):
-                raise PixelCAMError(f"{row.image!r}: {column} holds control characters ({value!r}); rename it")
+                raise PixelCAMError(f"{shown(row.image)}: {column} holds control characters, {shown(value)}; rename it")
     table = pd.DataFrame([vars(row) for row in rows], columns=list(COLUMNS))
     with replacing_file(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
@@ -94,7 +86,8 @@ def read_manifest(path: Path, *, root: Path | None) -> Manifest:
         root: the folder image paths start from; None takes the manifest's own folder (generated domains).
 
     Raises:
-        PixelCAMError: the file is missing, has other columns, or holds a value of the wrong kind.
+        PixelCAMError: the file is missing, has other columns, or holds a value of the wrong kind or a path that
+            leaves the root.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
@@ -102,32 +95,43 @@ def read_manifest(path: Path, *, root: Path | None) -> Manifest:
         raise PixelCAMError(f"{path}: cannot be read as a manifest ({error}); run the prepare stage again") from error
     if tuple(table.columns) != COLUMNS:
         raise PixelCAMError(
-            f"{path}: expected the columns {', '.join(COLUMNS)}, got {', '.join(table.columns)}; "
+            f"{path}: expected the columns {', '.join(COLUMNS)}, got {named(', '.join(table.columns))}; "
             "run the prepare stage again"
         )
     try:
         rows = tuple(
             _row(dict(zip(COLUMNS, values, strict=True))) for values in table.itertuples(index=False, name=None)
         )
-    except ValueError as error:
+    except (ValueError, PixelCAMError) as error:
         raise PixelCAMError(f"{path}: {error}; run the prepare stage again") from error
     return Manifest(rows, path.parent if root is None else root)
 
 
 def _row(values: dict[str, str]) -> ManifestRow:
     if values["mask_selectable"] not in ("True", "False"):
-        raise ValueError(f"mask_selectable must be True or False, got '{values['mask_selectable']}'")
+        raise ValueError(f"mask_selectable must be True or False, got {shown(values['mask_selectable'])}")
+    relative_path(values["image"])
+    for column in ("mask", "ignore_mask"):
+        if values[column]:
+            relative_path(values[column])
     return ManifestRow(
         image=values["image"],
         mask=values["mask"],
         ignore_mask=values["ignore_mask"],
         label=values["label"],
-        class_idx=int(values["class_idx"]),
+        class_idx=_number(values, "class_idx", least=0),
         split=Split(values["split"]),
         patient=values["patient"],
-        width=int(values["width"]),
-        height=int(values["height"]),
+        width=_number(values, "width", least=1),
+        height=_number(values, "height", least=1),
         image_sha256=values["image_sha256"],
         mask_sha256=values["mask_sha256"],
         mask_selectable=values["mask_selectable"] == "True",
     )
+
+
+def _number(values: dict[str, str], column: str, *, least: int) -> int:
+    text = values[column]
+    if not text.isdecimal() or len(text) > MAX_DIGITS or int(text) < least:
+        raise ValueError(f"{column} must be a whole number from {least} on, got {shown(text)}")
+    return int(text)

@@ -116,6 +116,19 @@ def iou(counts: PixelCounts) -> Tensor:
     )
 
 
+def background_iou(counts: PixelCounts) -> Tensor:
+    """Return the background's intersection over union, TN / (TN + FN + FP), as float64; NaN without background."""
+    has_background = (counts.true_negative + counts.false_positive).cpu() > 0
+    return _ratio(counts.true_negative, counts.true_negative + counts.false_negative + counts.false_positive).where(
+        has_background, torch.nan
+    )
+
+
+def mean_iou(counts: PixelCounts) -> Tensor:
+    """Return the mean of the foreground's and the background's IoU as float64; NaN where one of them is."""
+    return (iou(counts) + background_iou(counts)) / 2
+
+
 def precision_recall_curve(histogram: PixelHistogram) -> PrecisionRecallCurve:
     """Return the pooled precision-recall curve at all thresholds; recall is NaN throughout without foreground."""
     counts = counts_by_threshold(histogram)

@@ -8,12 +8,14 @@ import torch
 from pipeline.config import Params
 from pipeline.console import progress
 from pipeline.devices import make_fabric
+from pipeline.domain_scores import Resampling
 from pipeline.domains import PreparedDomain
-from pipeline.evaluation import Evaluation, EvaluationDomain, ModelName, choose_thresholds, evaluate_domain
+from pipeline.evaluation import EvaluationDomain, evaluate_domain, fit_on_validation
 from pipeline.localization import Localizer
 from pipeline.manifest import Manifest, Split
 from pipeline.pixelcam import PixelCAMLocalizer, load_pixelcam
 from pipeline.scored_set import ScoredSet
+from pipeline.scores import Evaluation, ModelName
 from pipeline.teacher import load_teacher
 from pipeline.teacher_localizer import TeacherLocalizer
 
@@ -24,7 +26,7 @@ def evaluate_models(
     """Score both models on the test images of every domain.
 
     Args:
-        domains: the target domains, the source among them: its validation masks choose the thresholds.
+        domains: the target domains, the source among them: its validation images choose thresholds and temperatures.
         teacher: the teacher's folder.
         pixelcam: PixelCAM's folder.
         params: all parameters.
@@ -35,7 +37,7 @@ def evaluate_models(
     device = make_fabric().device
     localizers, image_size = load_localizers(teacher=teacher, pixelcam=pixelcam, params=params, device=device)
     source = next(domain for domain in domains if domain.name == params.source)
-    thresholds = choose_thresholds(
+    fitted = fit_on_validation(
         localizers,
         scored_images(source, source.manifest.of_split(Split.VAL), params, image_size=image_size, selectable_only=True),
         map_size=params.evaluate_ood.map_size,
@@ -51,9 +53,11 @@ def evaluate_models(
                     name=domain.name,
                     classes=domain.classes,
                     batches=progress(images, label=f"evaluating on {domain.name}"),
+                    patients={row.image: row.patient for row in domain.manifest.rows},
                 ),
-                thresholds=thresholds,
+                fitted=fitted,
                 map_size=params.evaluate_ood.map_size,
+                resampling=Resampling(params.evaluate_ood.resamples, params.seed),
                 device=device,
             )
         )

@@ -1,13 +1,14 @@
 """From raw data to a checked manifest: every file is decoded and all that is wrong is told at once."""
 
 import os
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pipeline.adapters.glas import list_glas
-from pipeline.adapters.listing import Listing, raise_faults
+from pipeline.adapters.listing import MAX_FAULTS_SHOWN, Listing, raise_faults
 from pipeline.adapters.patient_split import patient_key, split_by_patient
 from pipeline.adapters.splits import list_splits
 from pipeline.adapters.synthetic import render_synthetic
@@ -16,10 +17,11 @@ from pipeline.choices import SharedPatients
 from pipeline.config import AnyDomain, FileDomain, GlasDomain, SplitsDomain, SyntheticDomain, TableDomain
 from pipeline.console import progress, say
 from pipeline.domains import MANIFEST, write_classes
-from pipeline.errors import PixelCAMError
-from pipeline.files import replacing_folder, sha256_of
-from pipeline.images import read_image, read_mask
+from pipeline.errors import PixelCAMError, shown
+from pipeline.file_checks import check_files
+from pipeline.files import replacing_folder
 from pipeline.manifest import Manifest, ManifestRow, Split, write_manifest
+from pipeline.remarks import tell
 
 # Starting a process costs as much as rendering some images.
 _IMAGES_PER_PROCESS = 24
@@ -34,8 +36,8 @@ def prepare_domain(domain: AnyDomain, *, output: Path) -> Manifest:
     working directory. Returns the manifest just written.
 
     Raises:
-        PixelCAMError: names every file that is missing, broken, of another size than its mask, listed twice, or in the
-            wrong class or split, and every patient on both sides of a split.
+        PixelCAMError: names every file that is missing, broken, out of the root, of another size than its mask, listed
+            twice, or in the wrong class or split, and every patient on both sides of a split.
     """
     if not isinstance(domain, SyntheticDomain):
         _check_places(domain, output=output)
@@ -77,16 +79,19 @@ def check_listings(listings: Sequence[Listing], *, domain: AnyDomain, root: Path
     Raises:
         PixelCAMError: lists everything that is wrong.
     """
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        checks = pool.map(lambda listing: _check_files(listing, domain=domain, root=root), listings)
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        # A file that Pillow doubts is either refused here, by name, or fine.
+        warnings.filterwarnings("ignore", module="PIL")
+        checks = pool.map(lambda listing: check_files(listing, domain=domain, root=root), listings)
         checked = list(progress(checks, label="checking files", total=len(listings)))
-    rows = [result for result in checked if isinstance(result, ManifestRow)]
-    faults = [fault for result in checked if not isinstance(result, ManifestRow) for fault in result]
+    rows = [result.row for result in checked if result.row is not None]
+    faults = [fault for result in checked for fault in result.faults]
     faults += _duplicates(rows)
     if isinstance(domain, FileDomain):
         faults += _shared_patients(listings, allowed=domain.shared_patients == SharedPatients.ALLOW)
     faults += _missing_images(listings, classes=domain.classes)
     raise_faults(faults, source=root)
+    tell((remark for result in checked for remark in result.remarks), source=root)
     order = list(Split)
     return sorted(rows, key=lambda row: (order.index(row.split), row.image))
 
@@ -136,65 +141,9 @@ def _without_repeats(listings: Sequence[Listing], *, source: Path) -> list[Listi
         repeated.append(listing.image)
     raise_faults(faults, source=source)
     if repeated:
-        say(f"{source}: listed twice and counted once: {', '.join(repeated)}")
+        more = f" and {len(repeated) - MAX_FAULTS_SHOWN} more" if len(repeated) > MAX_FAULTS_SHOWN else ""
+        say(f"{source}: listed twice and counted once: {', '.join(repeated[:MAX_FAULTS_SHOWN])}{more}")
     return list(seen.values())
-
-
-def _check_files(listing: Listing, *, domain: AnyDomain, root: Path) -> ManifestRow | list[str]:
-    """Return the row of one image, or what is wrong with its files."""
-    faults = []
-    if listing.label not in domain.classes:
-        faults.append(f"{listing.image}: expected a label out of {', '.join(domain.classes)}, got '{listing.label}'")
-    size = None
-    try:
-        height, width, _ = read_image(root / listing.image).shape
-        size = (width, height)
-        if listing.size is not None and listing.size != size:
-            faults.append(f"{listing.image}: expected {_text(listing.size)} pixels as listed, got {_text(size)}")
-    except PixelCAMError as error:
-        faults.append(str(error))
-    faults += _check_masks(listing, size=size, must_be_empty=listing.label == domain.background_class, root=root)
-    if faults or size is None or listing.split is None:
-        return faults
-    return ManifestRow(
-        image=listing.image,
-        mask=listing.mask,
-        ignore_mask=listing.ignore_mask,
-        label=listing.label,
-        class_idx=domain.classes.index(listing.label),
-        split=listing.split,
-        patient=listing.patient,
-        width=size[0],
-        height=size[1],
-        image_sha256=sha256_of(root / listing.image),
-        mask_sha256=sha256_of(root / listing.mask) if listing.mask else "",
-        mask_selectable=listing.mask_selectable,
-    )
-
-
-def _check_masks(listing: Listing, *, size: tuple[int, int] | None, must_be_empty: bool, root: Path) -> list[str]:
-    faults = []
-    for name in (listing.mask, listing.ignore_mask):
-        if not name:
-            continue
-        try:
-            mask = read_mask(root / name)
-        except PixelCAMError as error:
-            faults.append(str(error))
-            continue
-        mask_size = (mask.shape[1], mask.shape[0])
-        if size is not None and mask_size != size:
-            faults.append(f"{name}: expected {_text(size)} pixels like {listing.image}, got {_text(mask_size)}")
-        if must_be_empty and name == listing.mask and mask.any():
-            faults.append(
-                f"{name}: marks {int(mask.sum())} pixels, but {listing.image} is of the background class "
-                f"'{listing.label}'; mend the label or set background_class to null"
-            )
-    return faults
-
-
-def _text(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
 
 
 def _duplicates(rows: Sequence[ManifestRow]) -> list[str]:
@@ -217,7 +166,7 @@ def _shared_patients(listings: Sequence[Listing], *, allowed: bool) -> list[str]
     }
     if not allowed:
         return [
-            f"patient '{patient}': is in {' and '.join(found)}; keep each patient in one split, or set "
+            f"patient {shown(patient)}: is in {' and '.join(found)}; keep each patient in one split, or set "
             "shared_patients to allow for published splits that do this"
             for patient, found in shared.items()
         ]
@@ -236,7 +185,7 @@ def _missing_images(listings: Sequence[Listing], *, classes: Sequence[str]) -> l
     if not training:
         return []
     return [
-        f"class '{label}': has no training image; mend classes, the splits, or the seed or fractions of the split"
+        f"class {shown(label)}: has no training image; mend classes, the splits, or the seed or fractions of the split"
         for label in classes
         if label not in training
     ]

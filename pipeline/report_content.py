@@ -14,7 +14,6 @@ from pipeline.config import Params
 from pipeline.devices import make_fabric
 from pipeline.domains import PreparedDomain
 from pipeline.errors import PixelCAMError
-from pipeline.evaluation import ModelName
 from pipeline.files import sha256_of
 from pipeline.images import read_image, read_mask
 from pipeline.label_sheet import describe_rule
@@ -31,6 +30,7 @@ from pipeline.reporting import (
     TrainingImage,
 )
 from pipeline.score_tables import choose_images, read_per_image_table
+from pipeline.scores import ModelName
 from pipeline.store import PseudoLabelStore
 
 

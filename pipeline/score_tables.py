@@ -10,11 +10,12 @@ import pandas as pd
 
 from pipeline import metrics
 from pipeline.errors import PixelCAMError
-from pipeline.evaluation import Evaluation, ModelName
+from pipeline.scores import Evaluation, ModelName
 
 CURVE_POINTS: Final = 200
-TEXT_COLUMNS: Final = ("domain", "model", "image", "label", "predicted_class")
+TEXT_COLUMNS: Final = ("domain", "model", "image", "patient", "label", "predicted_class")
 OPTIONAL_COLUMNS: Final = (
+    "ap",
     "dice",
     "iou",
     "foreground_share_predicted",
@@ -32,12 +33,15 @@ class ChosenImage:
 
 
 def scores_by_domain(evaluations: Iterable[Evaluation]) -> dict[str, dict[str, dict[str, object]]]:
-    """Return `{domain: {model: {score: value}}}` for JSON: NaN becomes None, fractions have six decimals."""
+    """Return `{domain: {model: {score: value}}}` for JSON: NaN becomes None, fractions have six decimals.
+
+    The teacher has no `over_teacher`.
+    """
     result: dict[str, dict[str, dict[str, object]]] = {}
     for evaluation in evaluations:
         values = asdict(evaluation.scores) | {"threshold_source": evaluation.scores.threshold_source.value}
         result.setdefault(evaluation.domain, {})[evaluation.model.value] = {
-            key: _jsonable(value) for key, value in values.items()
+            key: jsonable(value) for key, value in values.items() if value != {}
         }
     return result
 
@@ -49,12 +53,14 @@ def per_image_table(evaluations: Iterable[Evaluation]) -> pd.DataFrame:
             "domain": evaluation.domain,
             "model": evaluation.model.value,
             "image": image.image,
+            "patient": image.patient,
             "label": evaluation.classes[image.class_idx],
             "class_idx": image.class_idx,
             "predicted_class": evaluation.classes[image.predicted_idx],
             "correct": image.predicted_idx == image.class_idx,
             "probability": image.probability,
             "threshold": evaluation.scores.threshold,
+            "ap": image.ap,
             "dice": image.dice,
             "iou": image.iou,
             "foreground_share_predicted": image.foreground_share_predicted,
@@ -98,10 +104,10 @@ def _thin(points: Sequence[tuple[float, float, float]]) -> list[tuple[float, flo
     return kept
 
 
-def _jsonable(value: object) -> object:
+def jsonable(value: object) -> object:
     """Replace NaN, which JSON does not know, by None, and round fractions; in nested mappings too."""
     if isinstance(value, Mapping):
-        return {str(key): _jsonable(item) for key, item in value.items()}
+        return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, float):
         return None if isnan(value) else round(value, 6)
     return value

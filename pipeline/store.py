@@ -16,7 +16,7 @@ from pipeline.labels import IGNORE, PIXEL_LABELS
 
 SCHEMA_VERSION: Final = 1
 IMAGES_PER_SHARD: Final = 64
-ARRAYS: Final = ("labels", "cam", "class_idx", "counts")
+ARRAYS: Final = {"labels": ("uint8", 3), "cam": ("float16", 3), "class_idx": ("int64", 1), "counts": ("int64", 2)}
 REMEDY: Final = "run the extract_pseudo_labels stage again (dvc repro -f extract_pseudo_labels)"
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -109,11 +109,15 @@ class PseudoLabelStore:
         version = self.attributes.get("schema_version")
         if version != SCHEMA_VERSION:
             raise PixelCAMError(f"{path}: schema_version is {version}, this version reads {SCHEMA_VERSION}; {REMEDY}")
-        if "image_ids" not in self.attributes:
-            raise PixelCAMError(f"{path}: lacks the attribute image_ids; {REMEDY}")
-        self.image_ids: tuple[str, ...] = tuple(self.attributes["image_ids"])
-        for name in ARRAYS:
-            found = self._array(name).shape[0]
+        self.image_ids = self._read_image_ids()
+        for name, (kind, dimensions) in ARRAYS.items():
+            array = self._array(name)
+            if str(array.dtype) != kind or array.ndim != dimensions:
+                raise PixelCAMError(
+                    f"{path}: '{name}' must be {kind} of {dimensions} dimensions, got {array.dtype} of {array.ndim}; "
+                    f"{REMEDY}"
+                )
+            found = array.shape[0]
             if found != len(self.image_ids):
                 raise PixelCAMError(f"{path}: '{name}' has {found} rows for {len(self.image_ids)} image_ids; {REMEDY}")
         self._row_of = {image_id: row for row, image_id in enumerate(self.image_ids)}
@@ -170,11 +174,21 @@ class PseudoLabelStore:
                     f"{tuple(int(count) for count in counts[row])} were written; {REMEDY}"
                 )
 
+    def _read_image_ids(self) -> tuple[str, ...]:
+        if "image_ids" not in self.attributes:
+            raise PixelCAMError(f"{self.path}: lacks the attribute image_ids; {REMEDY}")
+        image_ids = self.attributes["image_ids"]
+        if not isinstance(image_ids, list) or not all(isinstance(image_id, str) for image_id in image_ids):
+            raise PixelCAMError(f"{self.path}: image_ids must be a list of names, got something else; {REMEDY}")
+        if len(set(image_ids)) != len(image_ids):
+            raise PixelCAMError(f"{self.path}: image_ids must differ from each other, and some do not; {REMEDY}")
+        return tuple(image_ids)
+
     def _open(self) -> zarr.Group:
         if self._group is None:
             try:
                 self._group = zarr.open_group(self.path, mode="r", zarr_format=3)
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except Exception as error:  # zarr raises as many kinds as a damaged description can be damaged
                 raise PixelCAMError(f"{self.path}: cannot be opened as a Zarr group ({error}); {REMEDY}") from error
         return self._group
 
@@ -183,7 +197,9 @@ class PseudoLabelStore:
             return self._arrays[name]
         try:
             array = self._open()[name]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except PixelCAMError:
+            raise
+        except Exception as error:  # as when the group is opened
             raise PixelCAMError(f"{self.path}: lacks the array '{name}' or its description; {REMEDY}") from error
         if not isinstance(array, zarr.Array):
             raise PixelCAMError(f"{self.path}: '{name}' is a group where an array was expected; {REMEDY}")

@@ -19,12 +19,19 @@ DomainScores = tuple[str, bool, Mapping[str, Mapping[str, Any]]]  # name, in dom
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRow:
-    """A row of the score table, in per cent; `better` is "teacher", "pixelcam", or empty where they are level."""
+    """A row of the score table, in per cent; `better` is "teacher", "pixelcam", or empty where they are level.
+
+    The three intervals and the p value are empty where they are not known.
+    """
 
     title: str
     teacher: str
+    teacher_interval: str
     pixelcam: str
+    pixelcam_interval: str
     difference: str
+    difference_interval: str
+    p_value: str
     better: str
 
 
@@ -36,8 +43,7 @@ def percent(fraction: float | None) -> str:
 def score_rows(scores: Mapping[str, Mapping[str, Any]]) -> tuple[ScoreRow, ...]:
     """Set the two models' scores side by side."""
     return tuple(
-        _score_row(title, teacher=scores["teacher"][key], pixelcam=scores["pixelcam"][key])
-        for key, title in SCORES.items()
+        _score_row(title, key, teacher=scores["teacher"], pixelcam=scores["pixelcam"]) for key, title in SCORES.items()
     )
 
 
@@ -91,14 +97,34 @@ def _describe(verb: str, measure: str, comparison: _Comparison | None, *, rival:
     return f"{verb} {word}{than} ({measure} {comparison.pixelcam} against {comparison.teacher})"
 
 
-def _score_row(title: str, *, teacher: float | None, pixelcam: float | None) -> ScoreRow:
-    comparison = _compare(teacher=teacher, pixelcam=pixelcam)
+def _score_row(title: str, key: str, *, teacher: Mapping[str, Any], pixelcam: Mapping[str, Any]) -> ScoreRow:
+    comparison = _compare(teacher=teacher[key], pixelcam=pixelcam[key])
     tenths = 0 if comparison is None else comparison.tenths
+    over_teacher = pixelcam.get("over_teacher", {}).get(key)
     sign = "+" if tenths > 0 else MINUS if tenths < 0 else "±"
     return ScoreRow(
         title=title,
-        teacher=percent(teacher),
-        pixelcam=percent(pixelcam),
+        teacher=percent(teacher[key]),
+        teacher_interval=_interval(teacher.get("intervals", {}).get(key)),
+        pixelcam=percent(pixelcam[key]),
+        pixelcam_interval=_interval(pixelcam.get("intervals", {}).get(key)),
+        difference_interval=_interval(over_teacher),
+        p_value=_p_value(over_teacher),
         difference=NOT_DEFINED if comparison is None else f"{sign}{abs(tenths) / 10:.1f}",
         better="pixelcam" if tenths > 0 else "teacher" if tenths < 0 else "",
     )
+
+
+def _interval(bounds: Mapping[str, float | None] | None) -> str:
+    """Write the ends of an interval in per cent; empty where it is not known."""
+    if bounds is None or bounds["low"] is None or bounds["high"] is None:
+        return ""
+    low, high = (f"{bounds[end] * 100:.1f}".replace("-", MINUS) for end in ("low", "high"))  # type: ignore[operator]
+    return f"{low} to {high}"
+
+
+def _p_value(over_teacher: Mapping[str, float | None] | None) -> str:
+    """Write a p value with three decimals; empty where it is not known."""
+    if over_teacher is None or over_teacher["p_value"] is None:
+        return ""
+    return "p < 0.001" if over_teacher["p_value"] < 0.001 else f"p = {over_teacher['p_value']:.3f}"

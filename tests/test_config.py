@@ -80,6 +80,7 @@ def test_params_are_frozen() -> None:
         ("domains.colon.colour", 1, "domains.colon.colour: is not a parameter"),
         ("train_pixelcam.foreground_pixels", 2.5, "train_pixelcam.foreground_pixels: .*got 2.5"),
         ("train_pixelcam.lamda", 1, "train_pixelcam.lamda: is not a parameter; remove it or mend its spelling"),
+        ("evaluate_ood.resamples", 99, "evaluate_ood.resamples: .*100, got 99"),
         ("evaluate_ood.map_size", [], r"evaluate_ood.map_size: .*got \[\]"),
         ("report", 6, "report: .*got 6"),
     ],

@@ -6,6 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from pipeline.cli import app as pixelcam
 from pipeline.console import progress, progress_bar, reporting_errors, run, say
 from pipeline.errors import PixelCAMError
 
@@ -90,3 +91,49 @@ def test_errors_and_output_do_not_mix() -> None:
     result = CliRunner().invoke(app)
     assert result.exit_code == 1
     assert result.stdout == "result\n"
+
+
+def _fail() -> None:
+    """Fail."""
+    try:
+        raise KeyError("cause")
+    except KeyError as error:
+        raise PixelCAMError("a.png: is broken; restore it") from error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "shown"),
+    [([], None, False), (["--debug"], None, True), ([], "1", True), ([], "0", False)],
+)
+def test_debug_shows_the_traceback_before_the_same_message(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    environment: str | None,
+    shown: bool,
+) -> None:
+    monkeypatch.setattr("sys.argv", ["stage", *arguments])
+    monkeypatch.delenv("PIXELCAM_DEBUG", raising=False)
+    if environment is not None:
+        monkeypatch.setenv("PIXELCAM_DEBUG", environment)
+    with pytest.raises(SystemExit) as caught:
+        run(_fail)
+    assert caught.value.code == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.endswith("error: a.png: is broken; restore it\n")
+    assert ("Traceback (most recent call last)" in err) is shown
+    assert ("KeyError: 'cause'" in err) is shown  # the cause too
+    assert (err.count("\n") == 1) is not shown
+
+
+def test_every_command_and_stage_has_the_option(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("PIXELCAM_DEBUG", raising=False)
+    for command in pixelcam.registered_commands:
+        assert command.callback is not None
+        result = CliRunner().invoke(pixelcam, [command.callback.__name__, "--help"], env={"COLUMNS": "120"})
+        assert "--debug" in result.stdout
+    result = CliRunner().invoke(pixelcam, ["results", "--debug", "--scores", str(tmp_path / "gone.json")])
+    assert result.exit_code == 1
+    assert "FileNotFoundError" in result.stderr
+    assert "gone.json: cannot be read as scores" in result.stderr

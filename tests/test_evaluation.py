@@ -2,28 +2,23 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import pytest
 import torch
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
+from pipeline.domain_scores import Resampling
 from pipeline.errors import PixelCAMError
-from pipeline.evaluation import (
-    Evaluation,
-    EvaluationDomain,
-    ModelName,
-    Threshold,
-    ThresholdSource,
-    choose_thresholds,
-    evaluate_domain,
-    localize,
-    resize_maps,
-)
+from pipeline.evaluation import EvaluationDomain, evaluate_domain, fit_on_validation, localize, resize_maps
 from pipeline.localization import EvaluationBatch, Localization
+from pipeline.score_tables import jsonable
+from pipeline.scores import Evaluation, Fitted, ModelName, Scores, Threshold, ThresholdSource
 
 CPU = torch.device("cpu")
 HALF = Threshold(0.5, ThresholdSource.FIXED)
+FEW = Resampling(resamples=100, seed=0)
 
 
 class RedChannel:
@@ -82,9 +77,14 @@ def batch_of(
 def evaluate(*batches: EvaluationBatch, threshold: Threshold = HALF) -> Evaluation:
     domain = EvaluationDomain(name="colon", classes=("benign", "malignant"), batches=batches)
     localizers = {ModelName.PIXELCAM: RedChannel()}
-    thresholds = {ModelName.PIXELCAM: threshold}
-    (evaluation,) = evaluate_domain(localizers, domain, thresholds=thresholds, map_size=2, device=CPU)
+    fitted = {ModelName.PIXELCAM: Fitted(threshold, 2.0)}
+    (evaluation,) = evaluate_domain(localizers, domain, fitted=fitted, map_size=2, resampling=FEW, device=CPU)
     return evaluation
+
+
+def values(scores: Scores) -> object:
+    """Return scores with None for NaN, which equals nothing."""
+    return jsonable(asdict(scores))
 
 
 TWO_IMAGES = batch_of(
@@ -93,7 +93,34 @@ TWO_IMAGES = batch_of(
     class_idx=[0, 1],
     predicted=[0, 0],
 )
+TWO_IMAGES_RIGHT = batch_of([[0.5] * 4] * 2, [[1, 0, 0, 0]] * 2, class_idx=[0, 1], predicted=[0, 1])
 LAST_BATCH = batch_of([[0.4, 0.7, 0.4, 0.2]], [[1, 0, 0, 1]], class_idx=[0], predicted=[1], start=2)
+
+
+def evaluate_patients(batch: EvaluationBatch, patients: dict[str, str]) -> Scores:
+    domain = EvaluationDomain(name="colon", classes=("a", "b"), batches=[batch], patients=patients)
+    (evaluation,) = evaluate_domain(
+        {ModelName.PIXELCAM: RedChannel()},
+        domain,
+        fitted={ModelName.PIXELCAM: Fitted(HALF, math.nan)},
+        map_size=2,
+        resampling=FEW,
+        device=CPU,
+    )
+    return evaluation.scores
+
+
+def evaluate_both(batch: EvaluationBatch) -> tuple[Scores, Scores]:
+    """Score `TrueClass` as the teacher and `RedChannel` as PixelCAM."""
+    teacher, pixelcam = evaluate_domain(
+        {ModelName.TEACHER: TrueClass(), ModelName.PIXELCAM: RedChannel()},
+        EvaluationDomain(name="colon", classes=("a", "b"), batches=[batch]),
+        fitted=dict.fromkeys(ModelName, Fitted(HALF, math.nan)),
+        map_size=2,
+        resampling=FEW,
+        device=CPU,
+    )
+    return teacher.scores, pixelcam.scores
 
 
 class TestEvaluateDomain:
@@ -125,7 +152,7 @@ class TestEvaluateDomain:
             masks=torch.cat([TWO_IMAGES.masks, LAST_BATCH.masks]),
             has_mask=torch.cat([TWO_IMAGES.has_mask, LAST_BATCH.has_mask]),
         )
-        assert evaluation.scores == evaluate(joined).scores
+        assert values(evaluation.scores) == values(evaluate(joined).scores)
         assert evaluation.images == evaluate(joined).images
 
     def test_images_by_hand(self) -> None:
@@ -191,13 +218,88 @@ class TestEvaluateDomain:
         teacher, pixelcam = evaluate_domain(
             {ModelName.TEACHER: TrueClass(), ModelName.PIXELCAM: RedChannel()},
             domain,
-            thresholds={ModelName.TEACHER: HALF, ModelName.PIXELCAM: Threshold(0.75, ThresholdSource.VALIDATION)},
+            fitted={
+                ModelName.TEACHER: Fitted(HALF, math.nan),
+                ModelName.PIXELCAM: Fitted(Threshold(0.75, ThresholdSource.VALIDATION), math.nan),
+            },
             map_size=2,
+            resampling=FEW,
             device=CPU,
         )
         assert (teacher.model, pixelcam.model) == (ModelName.TEACHER, ModelName.PIXELCAM)
         assert [image.foreground_share_predicted for image in teacher.images] == [0.0, 1.0]
         assert [image.foreground_share_predicted for image in pixelcam.images] == [0.25, 0.5]
+
+    def test_other_scores_by_hand(self) -> None:
+        scores = evaluate(TWO_IMAGES, threshold=Threshold(0.5, ThresholdSource.VALIDATION)).scores
+        assert scores.confusion == {"benign": {"benign": 1, "malignant": 0}, "malignant": {"benign": 1, "malignant": 0}}
+        assert scores.f1 == {"benign": pytest.approx(2 / 3), "malignant": 0.0}
+        assert scores.auroc == 0.5
+        assert scores.collapsed
+        assert scores.calibration.temperature == 2.0
+        assert scores.calibration.ece == pytest.approx(0.5, abs=1e-4)
+        assert scores.calibration.ece_calibrated < scores.calibration.ece
+        assert scores.image_ap == pytest.approx((0.5 * (1 + 2 / 3) + 1) / 2)
+        assert list(scores.regions) == ["validation", "half", "oracle"]
+        assert scores.regions["validation"].dice == scores.regions["half"].dice
+        assert scores.regions["half"].dice == scores.dice
+        assert scores.regions["half"].background_iou == pytest.approx(2 / 5)
+        assert scores.regions["oracle"].dice >= scores.dice
+        assert scores.boxes.iou_30 == 1.0
+        assert (scores.patients, scores.images_without_roi) == (2, 0)
+        assert scores.over_teacher == {}
+
+    def test_a_fixed_threshold_is_not_called_validation(self) -> None:
+        regions = evaluate(TWO_IMAGES).scores.regions
+        assert math.isnan(regions["validation"].threshold)
+        assert not math.isnan(regions["half"].dice)
+
+    def test_false_positive_area_of_images_without_region_of_interest(self) -> None:
+        normal = batch_of([[0.9, 0.6, 0.1, 0.1]], [[0, 0, 0, 0]], class_idx=[0], predicted=[0], start=2)
+        scores = evaluate(TWO_IMAGES, normal).scores
+        assert scores.images_without_roi == 1
+        assert scores.regions["half"].false_positive_share == 0.5
+
+    def test_each_image_has_its_average_precision_and_patient(self) -> None:
+        domain = EvaluationDomain(
+            name="colon", classes=("a", "b"), batches=[TWO_IMAGES], patients={"image_0": "p", "image_1": ""}
+        )
+        (evaluation,) = evaluate_domain(
+            {ModelName.PIXELCAM: RedChannel()},
+            domain,
+            fitted={ModelName.PIXELCAM: Fitted(HALF, math.nan)},
+            map_size=2,
+            resampling=FEW,
+            device=CPU,
+        )
+        first, second = evaluation.images
+        assert (first.patient, second.patient) == ("p", "")
+        assert first.ap == pytest.approx(0.5 + 0.5 * 2 / 3)
+        assert second.ap == 1.0
+
+    def test_intervals_go_over_patients(self) -> None:
+        images = batch_of([[0.9] * 4] * 4, [[1, 0, 0, 0]] * 4, class_idx=[0, 0, 1, 1], predicted=[0] * 4)
+        names = images.image_ids
+        of_one = evaluate_patients(images, dict.fromkeys(names, "one"))
+        of_two = evaluate_patients(images, dict(zip(names, "aabb", strict=True)))
+        assert (of_one.patients, of_two.patients) == (1, 2)
+        assert math.isnan(of_one.intervals["accuracy"].low)
+        assert (of_two.intervals["accuracy"].low, of_two.intervals["accuracy"].high) == (0.0, 1.0)
+
+    def test_pixelcam_is_set_beside_its_teacher_on_the_same_resamples(self) -> None:
+        _, pixelcam = evaluate_both(TWO_IMAGES)
+        assert set(pixelcam.over_teacher) == {"pxap", "dice", "accuracy", "balanced_accuracy"}
+        difference = pixelcam.over_teacher["pxap"]
+        assert difference.low <= difference.difference <= difference.high
+        assert 0 < difference.p_value <= 1
+
+    def test_a_class_map_is_scored_for_the_predicted_class_too(self) -> None:
+        # The teacher's map is 1 for class 1 and 0 for class 0, and both images are predicted as class 0.
+        masks = [[0, 0, 0, 0], [1, 1, 1, 0]]
+        teacher, pixelcam = evaluate_both(batch_of([[0.1] * 4, [0.9] * 4], masks, class_idx=[0, 1], predicted=[0, 0]))
+        assert teacher.pxap == 0.75
+        assert teacher.pxap_predicted_class == pytest.approx(3 / 8)
+        assert pixelcam.pxap_predicted_class == pixelcam.pxap
 
     def test_a_domain_without_images_is_an_error(self) -> None:
         with pytest.raises(PixelCAMError, match="'colon' has no test images"):
@@ -209,8 +311,9 @@ class TestEvaluateDomain:
             evaluate_domain(
                 {ModelName.PIXELCAM: RedChannel()},
                 domain,
-                thresholds={ModelName.PIXELCAM: HALF},
+                fitted={ModelName.PIXELCAM: Fitted(HALF, math.nan)},
                 map_size=2,
+                resampling=FEW,
                 device=CPU,
             )
 
@@ -238,10 +341,28 @@ class TestLocalize:
             localize(Constant(0.5, logit=math.nan), TWO_IMAGES, map_size=2, device=CPU)
 
 
-class TestChooseThresholds:
-    def choose(self, *batches: EvaluationBatch) -> Threshold:
+class TestFitOnValidation:
+    def fit(self, *batches: EvaluationBatch) -> Fitted:
         localizers = {ModelName.PIXELCAM: RedChannel()}
-        return choose_thresholds(localizers, batches, map_size=2, device=CPU)[ModelName.PIXELCAM]
+        return fit_on_validation(localizers, batches, map_size=2, device=CPU)[ModelName.PIXELCAM]
+
+    def choose(self, *batches: EvaluationBatch) -> Threshold:
+        return self.fit(*batches).threshold
+
+    def test_temperature_is_fitted_on_all_images_with_mask_or_without(self) -> None:
+        # Three of four right at logits 10 and 0: confidence 3/4 means that they should differ by log(3).
+        batch = batch_of(
+            [[0.5] * 4] * 4,
+            [[1, 0, 0, 0]] * 4,
+            class_idx=[0, 0, 0, 1],
+            predicted=[0, 0, 0, 0],
+            has_mask=[True, False, False, False],
+        )
+        assert self.fit(batch).temperature == pytest.approx(10 / math.log(3), rel=1e-4)
+
+    def test_temperature_is_undefined_where_all_are_right(self) -> None:
+        assert math.isnan(self.fit(TWO_IMAGES_RIGHT).temperature)
+        assert math.isnan(self.fit().temperature)
 
     def test_takes_the_best_dice_of_all_batches(self) -> None:
         first = batch_of([[0.9, 0.6, 0.2, 0.1]], [[1, 1, 0, 0]], class_idx=[0], predicted=[0])

@@ -1,9 +1,13 @@
 """Outputs appear whole or not at all."""
 
 import hashlib
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from imports import ROOT
 
 from pipeline.files import replacing_file, replacing_folder, sha256_of
 
@@ -89,3 +93,41 @@ def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
     assert sha256_of(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     path.write_bytes(b"x" * 1_000_001)
     assert sha256_of(path) == hashlib.sha256(b"x" * 1_000_001).hexdigest()
+
+
+def test_a_second_writer_is_refused_while_the_first_writes(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    with replacing_folder(path) as folder:
+        (folder / "first").write_text("first")
+        program = f"""
+import pathlib, sys
+from pipeline.errors import PixelCAMError
+from pipeline.files import replacing_folder
+try:
+    with replacing_folder(pathlib.Path({str(path)!r})):
+        print("wrote")
+except PixelCAMError as error:
+    print(error)
+"""
+        run = [sys.executable, "-c", program]
+        said = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        assert "model: another process is writing it; wait until that has ended" in said
+        assert _names(folder) == ["first"], "the second writer touched what the first one wrote"
+    said = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said == "wrote\n"
+    assert _names(tmp_path) == ["model"]
+
+
+def test_a_lock_of_a_dead_process_does_not_bind(tmp_path: Path) -> None:
+    program = f"""
+import os, pathlib, signal
+from pipeline.files import only_writer
+with only_writer(pathlib.Path({str(tmp_path / "model")!r})):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert _names(tmp_path) == [".model.lock.partial"]
+    with replacing_folder(tmp_path / "model"):
+        pass
+    assert _names(tmp_path) == ["model"]

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import PixelCAMError
-from pipeline.manifest import COLUMNS, Manifest, ManifestRow, Split, is_writable, read_manifest, write_manifest
+from pipeline.manifest import COLUMNS, Manifest, ManifestRow, Split, read_manifest, write_manifest
+from pipeline.paths import is_writable
 
 ROW = ManifestRow(
     image="images/a.png",
@@ -62,7 +63,14 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=12).filter(is_writable)
 )
 def test_any_text_survives(texts: list[tuple[str, str, str]], selectable: bool, split: Split) -> None:
     rows = tuple(
-        replace(ROW, image=image, label=label, patient=patient, mask_selectable=selectable, split=split)
+        replace(
+            ROW,
+            image=f"i{image}".replace("\\", "/").replace("..", "."),
+            label=label,
+            patient=patient,
+            mask_selectable=selectable,
+            split=split,
+        )
         for image, label, patient in texts
     )
     with TemporaryDirectory() as folder:

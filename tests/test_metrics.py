@@ -199,6 +199,25 @@ class TestDiceAndIoU:
         assert images.false_negative.sum() == pooled.false_negative
         assert images.true_negative.sum() == pooled.true_negative
 
+    @pytest.mark.parametrize("threshold", [0.0, 0.3, 1.0])
+    def test_iou_of_both_sides_agrees_with_scikit_learn(self, threshold: float) -> None:
+        preds, target = random_maps(5)
+        counts = metrics.counts_per_image(preds=preds, target=target, threshold=threshold)
+        for index in range(len(preds)):
+            positive = (preds[index].double() >= threshold).flatten().numpy()
+            truth = target[index].flatten().numpy()
+            both = jaccard_score(truth, positive, average=None, labels=[False, True])
+            assert metrics.background_iou(counts)[index].item() == pytest.approx(both[0])
+            assert metrics.mean_iou(counts)[index].item() == pytest.approx(both.mean())
+
+    def test_mean_iou_is_undefined_where_one_side_is(self) -> None:
+        preds = torch.tensor([[[0.9, 0.1]], [[0.9, 0.1]]])
+        target = torch.tensor([[[False, False]], [[True, True]]])
+        counts = metrics.counts_per_image(preds=preds, target=target, threshold=0.5)
+        assert metrics.background_iou(counts)[0].item() == 0.5
+        assert bool(metrics.background_iou(counts)[1].isnan())
+        assert bool(metrics.mean_iou(counts).isnan().all())
+
     def test_are_undefined_without_foreground_whatever_is_predicted(self) -> None:
         preds = torch.tensor([[[0.9, 0.9]], [[0.1, 0.1]]])
         counts = metrics.counts_per_image(preds=preds, target=torch.zeros(2, 1, 2, dtype=torch.bool), threshold=0.5)

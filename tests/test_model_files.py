@@ -249,13 +249,14 @@ def _set_value(name: str, value: float) -> Callable[[dict[str, torch.Tensor]], N
         (lambda path: path.write_bytes(b""), "cannot be loaded"),
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), "cannot be loaded"),
         (lambda path: path.write_bytes(b"\xff" * 64), "cannot be loaded"),
+        (lambda path: torch.save({"0.bias": torch.zeros(3)}, path), "cannot be loaded"),
         (_rewrite(lambda state: state.pop("0.bias")), "0.bias does not fit .1 weights differ"),
         (_rewrite(lambda state: state.update(more=torch.zeros(1))), "more does not fit .1 weights"),
         (_rewrite(lambda state: state.update({"0.bias": torch.zeros(3)})), "0.bias does not fit .1 weights differ"),
         (_rewrite(_set_value("0.weight", float("nan"))), "0.weight holds values that are not finite"),
         (_rewrite(_set_value("1.running_var", float("inf"))), "1.running_var holds values that are not finite"),
     ],
-    ids=["missing", "empty", "truncated", "garbage", "lacking", "surplus", "shape", "nan", "infinite"],
+    ids=["missing", "empty", "truncated", "garbage", "pickle", "lacking", "surplus", "shape", "nan", "infinite"],
 )
 def test_damaged_weights_are_named(folder: Path, damage: Callable[[Path], object], message: str) -> None:
     damage(folder / "model.safetensors")

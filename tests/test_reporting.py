@@ -228,6 +228,30 @@ def test_emphasises_the_better_score_alone() -> None:
     assert html.count("<strong>") == 2 * 5 - 2  # of two domains with five scores each, two are level
 
 
+def test_scores_have_intervals_where_they_are_known(page: Page) -> None:
+    assert "bootstrap" not in page.words
+    given = content()
+    for model, scores in given.domains[0].scores.items():
+        assert isinstance(scores, dict)
+        scores["intervals"] = {"pxap": {"low": 0.375, "high": 0.75}}
+        if model == "pixelcam":
+            scores["over_teacher"] = {"pxap": {"difference": 0.125, "low": -0.05, "high": 0.25, "p_value": 0.03}}
+    words = Page(render_report(given)).words
+    assert "50.0 37.5 to 75.0 62.5 37.5 to 75.0 +12.5 −5.0 to 25.0 p = 0.030" in words
+    assert "intervals of a bootstrap over patients" in words
+
+
+def test_a_model_that_collapsed_onto_one_class_raises_the_alarm(page: Page) -> None:
+    assert "Alarm" not in page.words
+    given = content()
+    for model, scores in given.domains[0].scores.items():
+        assert isinstance(scores, dict)
+        scores["collapsed"] = model == "teacher"
+    words = Page(render_report(given)).words
+    assert words.count("Alarm") == 1
+    assert "Alarm: Teacher predicts one class for nearly all images" in words
+
+
 def test_captions_say_class_and_dice(page: Page) -> None:
     assert "benign, wrong; Dice 25.0" in page.words
     assert "malignant, right; Dice 75.0" in page.words

@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import pixel_histogram
+from pipeline.bootstrap import Difference, Interval
+from pipeline.boxes import BoxScores
+from pipeline.classification import Calibration
 from pipeline.errors import PixelCAMError
-from pipeline.evaluation import Evaluation, ImageScores, ModelName, Scores, ThresholdSource
+from pipeline.localization_scores import RegionScores
 from pipeline.pixel_histogram import PixelHistogram
 from pipeline.score_tables import (
     choose_images,
@@ -20,6 +23,7 @@ from pipeline.score_tables import (
     read_per_image_table,
     scores_by_domain,
 )
+from pipeline.scores import Evaluation, ImageScores, ModelName, Scores, ThresholdSource
 
 NAN = float("nan")
 CPU = torch.device("cpu")
@@ -28,9 +32,11 @@ CPU = torch.device("cpu")
 def image_scores(image: str, *, dice: float = 0.5, false_positive_share: float = 0.1) -> ImageScores:
     return ImageScores(
         image=image,
+        patient="007",
         class_idx=1,
         predicted_idx=0,
         probability=1 / 3,
+        ap=dice,
         dice=dice,
         iou=dice / (2 - dice),
         foreground_share_predicted=0.3,
@@ -58,6 +64,22 @@ def evaluation_of(
         predicted_classes={"benign": 1 / 3, "malignant": 2 / 3},
         images=len(images),
         images_with_mask=len(images),
+        images_without_roi=0,
+        patients=1,
+        pxap_predicted_class=pxap,
+        pixel_auroc=0.75,
+        image_ap=0.5,
+        regions={"oracle": RegionScores(**dict.fromkeys(RegionScores.__dataclass_fields__, 1 / 3))},
+        boxes=BoxScores(max_box_acc_v2=0.5, iou_30=1.0, iou_50=0.5, iou_70=0.0),
+        auroc=0.75,
+        f1={"benign": NAN, "malignant": 1 / 3},
+        confusion={"benign": {"benign": 1, "malignant": 2}, "malignant": {"benign": 3, "malignant": 4}},
+        collapsed=False,
+        calibration=Calibration(ece=0.125, temperature=NAN, ece_calibrated=NAN),
+        intervals={"pxap": Interval(low=0.5, high=NAN)},
+        over_teacher={}
+        if model is ModelName.TEACHER
+        else {"pxap": Difference(difference=0.1, low=0.0, high=0.2, p_value=0.05)},
     )
     return Evaluation(
         domain=domain,
@@ -86,7 +108,22 @@ class TestScoresByDomain:
             "predicted_classes": {"benign": 0.333333, "malignant": 0.666667},
             "images": 0,
             "images_with_mask": 0,
+            "images_without_roi": 0,
+            "patients": 1,
+            "pxap_predicted_class": 0.666667,
+            "pixel_auroc": 0.75,
+            "image_ap": 0.5,
+            "regions": {"oracle": dict.fromkeys(RegionScores.__dataclass_fields__, 0.333333)},
+            "boxes": {"max_box_acc_v2": 0.5, "iou_30": 1.0, "iou_50": 0.5, "iou_70": 0.0},
+            "auroc": 0.75,
+            "f1": {"benign": None, "malignant": 0.333333},
+            "confusion": {"benign": {"benign": 1, "malignant": 2}, "malignant": {"benign": 3, "malignant": 4}},
+            "collapsed": False,
+            "calibration": {"ece": 0.125, "temperature": None, "ece_calibrated": None},
+            "intervals": {"pxap": {"low": 0.5, "high": None}},
+            "over_teacher": {"pxap": {"difference": 0.1, "low": 0.0, "high": 0.2, "p_value": 0.05}},
         }
+        assert "over_teacher" not in result["colon"]["teacher"]
 
     def test_keeps_the_order_of_domains_and_models(self) -> None:
         evaluations = [
@@ -113,6 +150,8 @@ class TestPerImageTable:
         assert read["correct"].tolist() == [False, False]
         assert read["probability"].tolist() == [0.333333, 0.333333]
         assert read["dice"].isna().tolist() == [False, True]
+        assert read["ap"].isna().tolist() == [False, True]
+        assert read["patient"].tolist() == ["007", "007"]
         assert list(read.columns) == list(table.columns)
 
     def test_what_is_undefined_is_empty(self) -> None:

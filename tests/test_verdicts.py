@@ -17,6 +17,29 @@ def scores(teacher: tuple[float | None, float], pixelcam: tuple[float | None, fl
     }
 
 
+class TestIntervals:
+    def rows(self, over_teacher: dict[str, float | None]) -> list[tuple[str, ...]]:
+        given = scores((0.6, 0.9), (0.7, 0.9))
+        for model, (low, high) in {"teacher": (0.555, 0.65), "pixelcam": (None, None)}.items():
+            given[model]["intervals"] = {"pxap": {"low": low, "high": high}}
+        given["pixelcam"]["over_teacher"] = {"pxap": over_teacher}
+        return [
+            (row.teacher_interval, row.pixelcam_interval, row.difference_interval, row.p_value)
+            for row in score_rows(given)
+        ]
+
+    def test_are_in_per_cent_and_empty_where_unknown(self) -> None:
+        rows = self.rows({"difference": 0.1, "low": -0.0125, "high": 0.2, "p_value": 0.0619})
+        assert rows[0] == ("55.5 to 65.0", "", "−1.2 to 20.0", "p = 0.062")
+        assert set(rows[1:]) == {("", "", "", "")}
+
+    def test_a_tiny_p_value_is_no_zero(self) -> None:
+        assert self.rows({"difference": 0.1, "low": 0.05, "high": 0.2, "p_value": 0.0002})[0][3] == "p < 0.001"
+
+    def test_an_undefined_comparison_is_empty(self) -> None:
+        assert self.rows(dict.fromkeys(("difference", "low", "high", "p_value")))[0][2:] == ("", "")
+
+
 class TestVerdict:
     def test_better_in_both_tasks(self) -> None:
         assert describe_verdict([("glas", True, scores((0.573, 0.962), (0.752, 0.98)))]) == (

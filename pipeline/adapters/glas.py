@@ -1,6 +1,7 @@
 """The `glas` adapter: GlaS (Sirinukunwattana et al. 2017) read from the folder just as it is published."""
 
 import csv
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from pipeline.adapters.listing import Listing, raise_faults, read_text
 from pipeline.adapters.split_files import SplitEntry, read_split_files
 from pipeline.adapters.splits import class_name
 from pipeline.config import GlasDomain
-from pipeline.errors import PixelCAMError
+from pipeline.errors import PixelCAMError, named, shown
 
 PUBLISHED_FOLDER = "Warwick_QU_Dataset_(Released_2016_07_08)"
 GRADES_FILE = "Grade.csv"
@@ -56,7 +57,7 @@ def _list_images(folder: Path, *, root: Path) -> dict[str, Listing]:
                 got = "none" if not found else " and ".join(path.name for path in found)
                 faults.append(f"{stem}: expected one file {stem}.bmp (or {', '.join(LOSSLESS[1:])}), got {got}")
         if name in listings:
-            faults.append(f"{name}: has two rows in {GRADES_FILE}; keep one")
+            faults.append(f"{named(name)}: has two rows in {GRADES_FILE}; keep one")
         if len(image) == len(mask) == 1:
             listings[name] = Listing(
                 image=image[0].relative_to(root).as_posix(),
@@ -83,10 +84,20 @@ def _files_by_stem(folder: Path) -> dict[str, list[Path]]:
 def _read_grades(path: Path) -> list[tuple[str, str, str]]:
     """Return (name, patient, grade) per row; as published, rows end with a bare carriage return and spaces pad."""
     reader = csv.reader(read_text(path).split("\n"))
+    try:
+        return _grades(reader, path=path)
+    except csv.Error as error:
+        raise PixelCAMError(
+            f"{path}: line {reader.line_num}: is not valid CSV ({error}); restore the file as published"
+        ) from error
+
+
+def _grades(reader: Iterator[list[str]], *, path: Path) -> list[tuple[str, str, str]]:
     header = [column.strip() for column in next(reader, [])]
     if not {NAME, PATIENT, GRADE} <= set(header):
         raise PixelCAMError(
-            f"{path}: expected the columns {NAME}, {PATIENT}, {GRADE}, got {', '.join(header) or 'nothing'}"
+            f"{path}: expected the columns {NAME}, {PATIENT}, {GRADE}, got {named(', '.join(header))}; restore the "
+            "file as published"
         )
     columns = [header.index(column) for column in (NAME, PATIENT, GRADE)]
     rows: list[tuple[str, str, str]] = []
@@ -95,7 +106,7 @@ def _read_grades(path: Path) -> list[tuple[str, str, str]]:
         if not any(field.strip() for field in fields):
             continue
         if len(fields) <= max(columns) or not fields[columns[0]].strip():
-            faults.append(f"line {number}: expected {len(header)} fields, got '{','.join(fields)}'")
+            faults.append(f"line {number}: expected {len(header)} fields, got {shown(','.join(fields))}")
             continue
         name, patient, grade = (fields[column].strip() for column in columns)
         rows.append((name, patient, grade))
@@ -118,11 +129,11 @@ def _with_splits(listings: dict[str, Listing], *, folder: Path, classes: tuple[s
 
 def _with_split(listing: Listing | None, *, entry: SplitEntry, classes: tuple[str, ...]) -> Listing:
     if listing is None:
-        raise PixelCAMError(f"{entry.image}: has no row in {GRADES_FILE}")
+        raise PixelCAMError(f"{named(entry.image)}: has no row in {GRADES_FILE}; mend the name in the split files")
     label = class_name(entry.class_idx, image=entry.image, classes=classes)
     if label != listing.label:
         raise PixelCAMError(
-            f"{entry.image}: is class {entry.class_idx} ({label}) here and '{listing.label}' in {GRADES_FILE}; "
-            "list classes in the order of the split files"
+            f"{named(entry.image)}: is class {entry.class_idx} ({label}) here and {shown(listing.label)} in "
+            f"{GRADES_FILE}; list classes in the order of the split files"
         )
     return replace(listing, split=entry.split, mask_selectable=entry.mask_selectable, size=entry.size)

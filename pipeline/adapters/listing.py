@@ -1,11 +1,13 @@
-"""What every adapter hands over, one neutral record per image, and how adapters refuse paths and gather faults."""
+"""What every adapter hands over, one neutral record per image, and how adapters read text and gather faults."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 
 from pipeline.errors import PixelCAMError
-from pipeline.manifest import Split, is_writable
+from pipeline.manifest import Split
+from pipeline.paths import relative_path
 
 MAX_FAULTS_SHOWN = 20
 
@@ -29,27 +31,6 @@ class Listing:
     size: tuple[int, int] | None
 
 
-def relative_path(text: str) -> str:
-    """Return a dataset's path in normal form, refusing one that leaves the root.
-
-    Raises:
-        PixelCAMError: the path is empty, absolute, climbs with `..`, is written with backslashes or holds control
-            characters.
-    """
-    path = PurePosixPath(text)
-    if not path.parts:
-        raise PixelCAMError(f"'{text}': expected a file below the root, got no name")
-    if not is_writable(text):
-        raise PixelCAMError(f"{text!r}: holds control characters; rename the file")
-    if path.is_absolute() or PureWindowsPath(text).drive:
-        raise PixelCAMError(f"'{text}': is absolute; write paths relative to the domain's root")
-    if "\\" in text:
-        raise PixelCAMError(f"'{text}': is written with backslashes; use / between folders")
-    if ".." in path.parts:
-        raise PixelCAMError(f"'{text}': leaves the root with '..'; choose a root that holds every file")
-    return str(path)
-
-
 def existing_path(text: str, *, root: Path) -> str:
     """Return a dataset's path relative to `root`, also where the dataset counts from the folder above the root.
 
@@ -60,7 +41,8 @@ def existing_path(text: str, *, root: Path) -> str:
     """
     path = PurePosixPath(relative_path(text))
     below = PurePosixPath(*path.parts[1:])
-    if below.parts and not (root / path.parts[0]).exists() and (root / below).exists():
+    # os.path, unlike pathlib, takes a name that is too long for one that does not exist.
+    if below.parts and not os.path.exists(root / path.parts[0]) and os.path.exists(root / below):  # noqa: PTH110
         return str(below)
     return str(path)
 

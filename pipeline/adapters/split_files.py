@@ -4,12 +4,13 @@ One folder per split, each with class_labels.txt and, where known, image_ids.txt
 (Choe et al., CVPR 2020).
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.adapters.listing import raise_faults, read_text
-from pipeline.errors import PixelCAMError
-from pipeline.manifest import Split
+from pipeline.errors import PixelCAMError, named, shown
+from pipeline.manifest import MAX_DIGITS, Split
 
 # The benchmark's own names stand beside those of its histology branch.
 FOLDERS = {
@@ -54,7 +55,9 @@ def read_split_files(folder: Path) -> list[SplitEntry]:
         if split_folder is not None:
             entries += _read_split(split_folder, split=split, selectable=selectable)
     missing = sorted((selectable or set()) - {entry.image for entry in entries if entry.split == Split.VAL})
-    raise_faults([f"{name}: is in {SELECTION_FOLDER} but not in val" for name in missing], source=selection)
+    raise_faults(
+        [f"{named(name)}: is in {SELECTION_FOLDER} but not in val; add it there" for name in missing], source=selection
+    )
     return entries
 
 
@@ -72,19 +75,19 @@ def _read_split(folder: Path, *, split: Split, selectable: set[str] | None) -> l
     masks = _fields(folder / "localization.txt", count=3, optional=True)
     ids = _fields(folder / "image_ids.txt", count=1, optional=True)
     faults = [
-        f"class_labels.txt: {name}: expected a class index, got '{label}'"
+        f"class_labels.txt: {named(name)}: expected a class index, got {shown(label)}"
         for name, label in labels.items()
-        if not label.isdecimal()
+        if not _is_number(label)
     ]
     faults += [
-        f"image_sizes.txt: {name}: expected width and height in pixels, got '{','.join(size)}'"
+        f"image_sizes.txt: {named(name)}: expected width and height in pixels, got {shown(','.join(size))}"
         for name, size in sizes.items()
-        if not all(part.isdecimal() for part in size)
+        if not all(_is_number(part) for part in size)
     ]
     for file_name, names in (("image_sizes.txt", sizes), ("localization.txt", masks), ("image_ids.txt", ids)):
-        faults += [f"{file_name}: {name}: has no line in class_labels.txt" for name in names if name not in labels]
+        faults += _missing_lines(names, present=labels, of=file_name, lacking="class_labels.txt")
     if ids:
-        faults += [f"class_labels.txt: {name}: has no line in image_ids.txt" for name in labels if name not in ids]
+        faults += _missing_lines(labels, present=ids, of="class_labels.txt", lacking="image_ids.txt")
     raise_faults(faults, source=folder)
     entries = []
     for name, label in labels.items():
@@ -115,13 +118,24 @@ def _fields(path: Path, *, count: int, optional: bool = False) -> dict[str, tupl
             continue
         name, *others = (part.strip() for part in line.split(","))
         if len(others) != count - 1 or not name:
-            faults.append(f"line {number}: expected {count} fields ({_EXPECTED[path.name]}), got '{line}'")
+            faults.append(
+                f"line {number}: expected {count} fields ({_EXPECTED[path.name]}), got {shown(line)}; separate them by "
+                "commas, and rename files whose names hold one"
+            )
         elif name in lines:
-            faults.append(f"line {number}: {name} is listed twice; {_REPEATED[path.name]}")
+            faults.append(f"line {number}: {named(name)} is listed twice; {_REPEATED[path.name]}")
         else:
             lines[name] = tuple(others)
     raise_faults(faults, source=path)
     return lines
+
+
+def _missing_lines(names: Collection[str], *, present: Collection[str], of: str, lacking: str) -> list[str]:
+    return [f"{of}: {named(name)}: has no line in {lacking}; add it" for name in names if name not in present]
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= MAX_DIGITS
 
 
 _EXPECTED = {

@@ -5,7 +5,7 @@ from pathlib import Path
 from pipeline.adapters.listing import Listing, existing_path, raise_faults
 from pipeline.adapters.split_files import SplitEntry, read_split_files
 from pipeline.config import SplitsDomain
-from pipeline.errors import PixelCAMError
+from pipeline.errors import PixelCAMError, named
 
 
 def list_splits(domain: SplitsDomain) -> list[Listing]:
@@ -37,8 +37,8 @@ def class_name(class_idx: int, *, image: str, classes: tuple[str, ...]) -> str:
     """
     if class_idx >= len(classes):
         raise PixelCAMError(
-            f"{image}: has class index {class_idx}, but classes lists {len(classes)} ({', '.join(classes)}), counted "
-            "from 0"
+            f"{named(image)}: has class index {class_idx}, but classes lists {len(classes)} ({', '.join(classes)}), "
+            "counted from 0; mend the split files, or classes in the params"
         )
     return classes[class_idx]
 

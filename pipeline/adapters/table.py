@@ -4,10 +4,12 @@ import csv
 import io
 from pathlib import Path
 
-from pipeline.adapters.listing import Listing, raise_faults, read_text, relative_path
+from pipeline.adapters.listing import Listing, raise_faults, read_text
 from pipeline.config import TableDomain
-from pipeline.errors import PixelCAMError
+from pipeline.console import say
+from pipeline.errors import PixelCAMError, named, shown
 from pipeline.manifest import Split
+from pipeline.paths import is_writable, relative_path
 
 REQUIRED = ("image", "label")
 OPTIONAL = ("mask", "patient", "split")
@@ -16,11 +18,12 @@ OPTIONAL = ("mask", "patient", "split")
 def list_table(domain: TableDomain) -> list[Listing]:
     """List the rows of `domain.table` (relative to the root, or absolute) in their order.
 
-    Columns: image and label; optional mask, patient and split (train, val or test); others are ignored. Paths are
-    relative to the root.
+    Columns: image and label; optional mask, patient and split (train, val or test); others are ignored, and told. Paths
+    are relative to the root.
 
     Raises:
-        PixelCAMError: the table cannot be read, lacks a column, or rows hold no label, an unknown split or a bad path.
+        PixelCAMError: the table cannot be read, lacks a column, or rows hold no label, an unknown split, a bad path or
+            control characters.
     """
     path = domain.root / domain.table
     listings = []
@@ -42,7 +45,9 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
         _check_header(header, path=path)
         rows = [(reader.line_num, fields) for fields in reader if any(field.strip() for field in fields)]
     except csv.Error as error:
-        raise PixelCAMError(f"{path}: line {reader.line_num}: is not valid CSV ({error})") from error
+        raise PixelCAMError(
+            f"{path}: line {reader.line_num}: is not valid CSV ({error}); close every double quote, and save it as CSV"
+        ) from error
     raise_faults(
         [
             f"line {number}: expected {len(header)} fields, got {len(fields)}; put values with commas in double quotes"
@@ -60,15 +65,25 @@ def _check_header(header: list[str], *, path: Path) -> None:
     if missing and len(header) == 1 and any(mark in header[0] for mark in ";\t"):
         raise PixelCAMError(f"{path}: is separated by semicolons or tabs; save it as CSV with commas")
     if missing:
-        raise PixelCAMError(f"{path}: lacks the column {' and '.join(missing)}, got {', '.join(header) or 'no header'}")
+        came = named(", ".join(header)) if header else "no header"
+        raise PixelCAMError(f"{path}: lacks the column {' and '.join(missing)}, got {came}; name the columns in line 1")
     for column in REQUIRED + OPTIONAL:
         if header.count(column) > 1:
             raise PixelCAMError(f"{path}: has the column {column} twice; keep one")
+    unknown = [column for column in header if column not in REQUIRED + OPTIONAL]
+    if unknown:
+        known = ", ".join(REQUIRED + OPTIONAL)
+        say(f"{path}: columns that are not used: {named(', '.join(unknown))} (used are {known})")
 
 
 def _listing(values: dict[str, str]) -> Listing:
     if not values["label"]:
-        raise PixelCAMError(f"'{values['image']}': has no label")
+        raise PixelCAMError(f"{shown(values['image'])}: has no label; fill it in or remove the row")
+    for column in ("label", "patient"):
+        if not is_writable(values.get(column, "")):
+            raise PixelCAMError(
+                f"{shown(values['image'])}: {column} holds control characters, {shown(values[column])}; type it again"
+            )
     split = _split(values["split"], image=values["image"]) if "split" in values else None
     mask = values.get("mask", "")
     return Listing(
@@ -85,5 +100,5 @@ def _listing(values: dict[str, str]) -> Listing:
 
 def _split(text: str, *, image: str) -> Split:
     if text not in {split.value for split in Split}:
-        raise PixelCAMError(f"'{image}': split must be train, val or test, got '{text}'")
+        raise PixelCAMError(f"{shown(image)}: split must be train, val or test, got {shown(text)}")
     return Split(text)

@@ -105,5 +105,5 @@ def test_every_bad_row_is_listed_up_to_a_cap(tmp_path: Path) -> None:
     lines = str(caught.value).split("\n")
     assert "23 fault(s)" in lines[0]
     assert len(lines) == 22
-    assert lines[1] == "  line 2: 'a.png': has no label"
+    assert lines[1] == "  line 2: 'a.png': has no label; fill it in or remove the row"
     assert lines[-1] == "  ... and 3 more"

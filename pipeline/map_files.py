@@ -1,0 +1,172 @@
+"""Maps that any method may have written: a folder of files or a Zarr array, read one at a time by the image's name."""
+
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, Protocol, TypeVar
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.errors import PixelCAMError
+
+MAP_SUFFIXES: Final = (".npy", ".png", ".tif", ".tiff")
+PICTURE_MAXIMA: Final = {  # by Pillow's mode: what stands for 1
+    "1": 1,
+    "L": 255,
+    "I;16": 65535,
+    "I;16L": 65535,
+    "I;16B": 65535,
+    "I;16N": 65535,
+    "F": 1,
+}
+ZARR_MARKERS: Final = ("zarr.json", ".zarray", ".zgroup")
+
+Value = TypeVar("Value")
+
+
+class MapSource(Protocol):
+    """Maps by the name of their image, without folder and suffix."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names, sorted."""
+
+    def read(self, name: str) -> NDArray[np.float32]:
+        """Return a map, float32 (H, W) in [0, 1]; raise a `PixelCAMError` for anything else."""
+
+
+class MapFolder:
+    """A folder of maps; raise a `PixelCAMError` if it holds none, or two of one name."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = files_by_stem(folder, suffixes=MAP_SUFFIXES)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names, sorted."""
+        return tuple(self._files)
+
+    def read(self, name: str) -> NDArray[np.float32]:
+        """Return a map, float32 (H, W) in [0, 1]."""
+        path = self._files[name]
+        return _checked(_read_numpy(path) if path.suffix.lower() == ".npy" else _read_picture(path), where=str(path))
+
+
+class MapArray:
+    """An array (image, y, x) in Zarr; `image_ids`, an attribute of it or of its group, names its rows.
+
+    Raises:
+        PixelCAMError: the path is no such array.
+    """
+
+    def __init__(self, path: Path) -> None:
+        node = _open_zarr(path)
+        if not isinstance(node, zarr.Array):
+            raise PixelCAMError(
+                f"{path}: is a Zarr group, not an array; name one of its arrays, such as {path / 'cam'}"
+            )
+        ids = node.attrs.get("image_ids")
+        if ids is None and any((path.parent / marker).exists() for marker in ZARR_MARKERS):
+            ids = _open_zarr(path.parent).attrs.get("image_ids")
+        if not isinstance(ids, list):
+            raise PixelCAMError(f"{path}: nothing says which image each map is of; give it the attribute image_ids")
+        if node.ndim != 3 or node.shape[0] != len(ids):
+            raise PixelCAMError(f"{path}: expected {len(ids)} maps as (image, y, x), got the shape {node.shape}")
+        self._path, self._array = path, node
+        self._rows = _by_stem({str(name): row for row, name in enumerate(ids)}.items(), where=path)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names, sorted."""
+        return tuple(self._rows)
+
+    def read(self, name: str) -> NDArray[np.float32]:
+        """Return a map, float32 (H, W) in [0, 1]."""
+        where = f"{self._path}, {name}"
+        return _checked(np.asarray(self._array[self._rows[name]]), where=where)
+
+
+def open_maps(path: Path) -> MapSource:
+    """Return the maps in a folder of files or in a Zarr array; raise a `PixelCAMError` if there are none."""
+    is_zarr = any((path / marker).exists() for marker in ZARR_MARKERS)
+    return MapArray(path) if is_zarr else MapFolder(path)
+
+
+def files_by_stem(folder: Path, *, suffixes: Iterable[str] | None = None) -> dict[str, Path]:
+    """Return the files of a folder by their name without suffix, sorted; hidden files and subfolders are left out.
+
+    Raises:
+        PixelCAMError: the folder is missing or has no such file, or two files differ in their suffix alone.
+    """
+    if not folder.is_dir():
+        raise PixelCAMError(f"{folder}: is no folder; name the folder that holds the files")
+    wanted = None if suffixes is None else tuple(suffixes)
+    files = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and not path.name.startswith(".") and (wanted is None or path.suffix.lower() in wanted)
+    ]
+    if not files:
+        kinds = "" if wanted is None else f" ({', '.join(wanted)})"
+        raise PixelCAMError(f"{folder}: holds no file{kinds}; name the folder that holds the files themselves")
+    return _by_stem(((path.name, path) for path in files), where=folder)
+
+
+def _by_stem(items: Iterable[tuple[str, Value]], *, where: Path) -> dict[str, Value]:
+    found: dict[str, Value] = {}
+    for name, value in items:
+        stem = PurePosixPath(name).stem
+        if stem in found:
+            raise PixelCAMError(f"{where}: two are called '{stem}'; images are matched by name, so rename one")
+        found[stem] = value
+    return dict(sorted(found.items()))
+
+
+def _open_zarr(path: Path) -> "zarr.Array[Any] | zarr.Group":
+    try:
+        return zarr.open(path, mode="r")
+    except Exception as error:  # zarr raises errors of many kinds for damaged metadata
+        raise PixelCAMError(f"{path}: cannot be opened as Zarr ({error}); restore it") from error
+
+
+def _read_numpy(path: Path) -> NDArray[np.generic]:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise PixelCAMError(
+            f"{path}: cannot be read as a NumPy array ({error}); save it again with numpy.save"
+        ) from error
+    return np.asarray(loaded)
+
+
+def _read_picture(path: Path) -> NDArray[np.generic]:
+    """Return a picture of a map: 8 and 16 bits are brought to [0, 1], floating point stays as it is."""
+    try:
+        with Image.open(path) as image:
+            mode, frames = image.mode, getattr(image, "n_frames", 1)
+            values = np.asarray(image).astype(np.float32)
+    except Exception as error:  # Pillow's decoders raise errors of many kinds for broken files
+        raise PixelCAMError(f"{path}: cannot be read as a picture ({error}); save the map again") from error
+    if mode not in PICTURE_MAXIMA or frames != 1:
+        raise PixelCAMError(
+            f"{path}: expected one channel of 8 or 16 bits, or of floats, got {frames} of mode {mode}; "
+            "save the map itself, not its colours"
+        )
+    return values / np.float32(PICTURE_MAXIMA[mode])
+
+
+def _checked(values: NDArray[np.generic], *, where: str) -> NDArray[np.float32]:
+    """Return a map as float32; raise a `PixelCAMError` unless it is (H, W), real and in [0, 1]."""
+    if values.ndim != 2 or values.size == 0:
+        raise PixelCAMError(f"{where}: expected a map of the shape (H, W), got {values.shape}; save one channel")
+    if values.dtype.kind not in "fiub":
+        raise PixelCAMError(f"{where}: expected numbers, got {values.dtype}; save the map as float32")
+    low, high = values.min(), values.max()
+    if not (low >= 0 and high <= 1):  # so written, NaN fails too
+        raise PixelCAMError(
+            f"{where}: map values must lie in [0, 1], got {low} to {high}; "
+            "scale all maps alike (8 bits by 255), or each by its lowest and highest value, and say which you did"
+        )
+    return values.astype(np.float32)

@@ -1,0 +1,97 @@
+"""Stages killed at random moments: what they leave is whole or absent, and the next run ends with the same bytes.
+
+A few kills by default. By hand, with many: PIXELCAM_KILLS=60 pytest tests/test_killed.py
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from imports import ROOT
+from tiny import Run, digests, start_run
+
+KILLS = int(os.environ.get("PIXELCAM_KILLS", "6"))
+STAGES = ("prepare", "train_teacher", "extract_pseudo_labels", "train_pixelcam", "evaluate_ood", "report")
+# Longer than one epoch, so that a training has something to go on from.
+CHANGES = {"train_teacher.steps": 12, "train_pixelcam.steps": 12}
+
+
+def _commands(run: Run) -> dict[str, list[list[Path | str]]]:
+    """Return the command lines of every stage, in the order of dvc.yaml."""
+    home = run.prepared / "home"
+    metrics = [run.quality, run.scores, run.per_image, run.curves]
+    return {
+        "prepare": [[name, run.params, run.prepared / name] for name in ("home", "away")],
+        "train_teacher": [[run.params, home, run.teacher, run.checkpoints]],
+        "extract_pseudo_labels": [[run.params, home, run.teacher, run.store, run.quality]],
+        "train_pixelcam": [[run.params, home, run.store, run.teacher, run.pixelcam, run.checkpoints]],
+        "evaluate_ood": [[run.params, run.prepared, run.models, *metrics[1:]]],
+        "report": [[run.params, run.prepared, run.store, run.models, *metrics, run.report, run.overview]],
+    }
+
+
+def _start(stage: str, arguments: list[Path | str]) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", f"stages.{stage}", *(str(argument) for argument in arguments)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def _finish(stage: str, arguments: list[Path | str]) -> float:
+    """Run a stage to its end and return how long it took, in seconds."""
+    began = time.monotonic()
+    with _start(stage, arguments) as process:
+        said = process.communicate()[1]
+    assert process.returncode == 0, said
+    return time.monotonic() - began
+
+
+def _kill(stage: str, arguments: list[Path | str], seconds: float) -> None:
+    """Start a stage and kill it after some time, if it has not ended by then."""
+    with _start(stage, arguments) as process:
+        try:
+            process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+
+
+def _outputs(run: Run) -> dict[str, str]:
+    """Return the digests of what the stages made, without what a kill may leave beside it."""
+    made = digests(run.root).items()
+    return {path: digest for path, digest in made if not path.startswith(("raw/", "params")) and ".partial" not in path}
+
+
+def _walk(run: Run, before: Callable[[str, list[Path | str]], None]) -> dict[str, float]:
+    """Run every stage, calling `before` each; return how long each took."""
+    took: dict[str, float] = {}
+    for stage, calls in _commands(run).items():
+        for arguments in calls:
+            before(stage, arguments)
+            took[stage] = _finish(stage, arguments)
+    return took
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_the_next_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    run = start_run(tmp_path, CHANGES)
+    took = _walk(run, lambda *_: None)
+    undisturbed = _outputs(run)
+    for folder in ("data", "models", "metrics", "reports"):
+        shutil.rmtree(tmp_path / folder)
+    moments = random.Random(0)
+    rounds = -(-KILLS // len(STAGES))
+
+    def disturb(stage: str, arguments: list[Path | str]) -> None:
+        whole = _outputs(run)
+        for _ in range(rounds):
+            _kill(stage, arguments, moments.uniform(0.3, 1.0) * took[stage])
+            now = _outputs(run)
+            assert {path: now.get(path) for path in whole} == whole, f"a killed {stage} changed what others had made"
+
+    _walk(run, disturb)
+    assert _outputs(run) == undisturbed
