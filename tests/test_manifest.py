@@ -53,11 +53,13 @@ def test_read_back_in_order_with_texts_as_they_were(tmp_path: Path) -> None:
 
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12).filter(is_writable)
+# What may lead out of the root, or name a drive, is refused, see test_no_path_leads_out.
+NAME = st.text(st.characters(codec="utf-8", exclude_characters="/\\:."), max_size=12).filter(is_writable)
 
 
 @settings(deadline=None, max_examples=100)
 @given(
-    texts=st.lists(st.tuples(TEXT, TEXT, TEXT), max_size=4),
+    texts=st.lists(st.tuples(NAME, TEXT, TEXT), max_size=4),
     selectable=st.booleans(),
     split=st.sampled_from(list(Split)),
 )
@@ -65,7 +67,7 @@ def test_any_text_survives(texts: list[tuple[str, str, str]], selectable: bool, 
     rows = tuple(
         replace(
             ROW,
-            image=f"i{image}".replace("\\", "/").replace("..", "."),
+            image=f"i{image}",
             label=label,
             patient=patient,
             mask_selectable=selectable,
