@@ -188,17 +188,6 @@ def test_otsu_maximizes_the_variance_between_the_classes(cam: npt.NDArray[np.flo
     assert np.array_equal(found, brute_force_otsu(cam))
 
 
-@pytest.mark.parametrize("cam", smooth_maps())
-def test_otsu_agrees_with_scikit_image(cam: npt.NDArray[np.float32]) -> None:
-    filters = pytest.importorskip("skimage.filters")
-    # It answers with the centre of the last bin below; the bin's upper edge is half a bin further.
-    edge = filters.threshold_otsu(cam, nbins=256) + (cam.max() - cam.min()) / 512
-    found = make_pseudo_labels(torch.from_numpy(cam)[None], rule(ForegroundRule.OTSU))[0].numpy() == FOREGROUND
-    certain = abs(cam - edge) > 1e-6
-    assert certain.mean() > 0.99
-    assert np.array_equal(found[certain], cam[certain] > edge)
-
-
 def test_otsu_labels_a_batch_as_its_images() -> None:
     maps = torch.stack([torch.from_numpy(cam) for cam in smooth_maps()])
     alone = torch.cat([make_pseudo_labels(cam[None], rule(ForegroundRule.OTSU, erosion=1)) for cam in maps])
