@@ -27,8 +27,8 @@ def make_fabric() -> Fabric:
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next step, where it is the C library; elsewhere do nothing.
 
-    By default it gives every large block back at once, and asking for it again costs the system a fifth to a third of a
-    training step on a CPU.
+    By default it gives every large block back at once, and asking for it again costs about a fifth of a training step
+    on a CPU.
     """
     libc = ctypes.CDLL(None)
     if sys.platform == "linux" and hasattr(libc, "mallopt"):

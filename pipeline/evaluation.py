@@ -63,7 +63,7 @@ def fit_on_validation(
         classes.append(batch.class_idx.cpu())
         for name, localizer in localizers.items():
             localization = localize(localizer, batch, map_size=map_size, device=device)
-            histograms[name] = _count_pixels(histograms[name], maps=localization.maps, batch=batch)
+            histograms[name] = pixel_histogram.count_batch(histograms[name], maps=localization.maps, batch=batch)
             logits[name].append(localization.image_logits.cpu())
     if not classes:
         return dict.fromkeys(localizers, Fitted(Threshold(FIXED_THRESHOLD, ThresholdSource.FIXED), float("nan")))
@@ -156,8 +156,10 @@ def _add_predicted_class(
     )
     other = localize(localizer, images, map_size=map_size, device=device)
     empty = pixel_histogram.empty_histogram(device=device)
-    before = _count_pixels(empty, maps=localization.maps[wrong.to(localization.maps.device)], batch=images)
-    after = _count_pixels(empty, maps=other.maps, batch=images)
+    before = pixel_histogram.count_batch(
+        empty, maps=localization.maps[wrong.to(localization.maps.device)], batch=images
+    )
+    after = pixel_histogram.count_batch(empty, maps=other.maps, batch=images)
     tally.predicted_class_change = PixelHistogram(
         foreground=tally.predicted_class_change.foreground + (after.foreground - before.foreground).cpu(),
         background=tally.predicted_class_change.background + (after.background - before.background).cpu(),
@@ -220,14 +222,6 @@ def score_images(localization: Localization, batch: EvaluationBatch, *, threshol
         ImageScores(image=image, patient="", ap=float("nan"), **dict(zip(columns, row, strict=True)))
         for image, row in zip(batch.image_ids, rows, strict=True)
     ]
-
-
-def _count_pixels(histogram: PixelHistogram, *, maps: Tensor, batch: EvaluationBatch) -> PixelHistogram:
-    """Add the pixels of the images that have a mask."""
-    known = batch.has_mask.to(maps.device)
-    ignore = None if batch.ignore is None else batch.ignore.to(maps.device)[known]
-    target = batch.masks.to(maps.device)[known]
-    return pixel_histogram.update_histogram(histogram, preds=maps[known], target=target, ignore=ignore)
 
 
 def _threshold(histogram: PixelHistogram) -> Threshold:

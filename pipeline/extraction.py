@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.config import ExtractionParams, MapParams, Params
+from pipeline.config import ExtractionParams, Params
 from pipeline.console import progress
 from pipeline.devices import make_fabric
 from pipeline.domains import PreparedDomain
@@ -18,8 +18,8 @@ from pipeline.label_quality import LabelQuality
 from pipeline.labels import BACKGROUND
 from pipeline.localization import Localizer
 from pipeline.manifest import Split
-from pipeline.model_files import ModelInfo, weights_sha256
-from pipeline.models import as_localizer, load_model
+from pipeline.model_files import weights_sha256
+from pipeline.models import as_localizer, load_model, map_params
 from pipeline.pseudo_labels import make_pseudo_labels
 from pipeline.resizing import resize_map
 from pipeline.scored_set import ScoredSet
@@ -40,7 +40,8 @@ def extract_pseudo_labels(source: PreparedDomain, *, teacher: Path, params: Para
     """
     model, info = load_model(teacher)
     device = make_fabric().device
-    image_scale = _map_params(info, params).image_scale
+    read = map_params(model, params)
+    image_scale = read.image_scale
     localizer = as_localizer(model.to(device), params, image_scale=image_scale)
     section = params.extract_pseudo_labels
     images = ScoredSet(
@@ -58,7 +59,8 @@ def extract_pseudo_labels(source: PreparedDomain, *, teacher: Path, params: Para
     first = next(rows)  # tells the size of the CAMs
     attributes = {
         **section.model_dump(mode="json", exclude={"batch_size"}),
-        **_map_attributes(info, params),
+        "cam_method": "pixelcam",  # unless what follows names a method of CAM
+        **{f"cam_{name}": value for name, value in read.model_dump(mode="json").items()},
         "background_class": None if background is None else source.classes[background],
         "classes": list(source.classes),
         "domain": source.name,
@@ -76,17 +78,6 @@ def extract_pseudo_labels(source: PreparedDomain, *, teacher: Path, params: Para
             attributes=attributes,
         )
     return quality.summary()
-
-
-def _map_params(info: ModelInfo, params: Params) -> MapParams:
-    """Return how the maps of a model are read."""
-    return params.cam if info.pixel_head is None else params.pixelcam_map
-
-
-def _map_attributes(info: ModelInfo, params: Params) -> dict[str, Any]:
-    """Return what the store says of how its maps were read."""
-    read = {f"cam_{name}": value for name, value in _map_params(info, params).model_dump(mode="json").items()}
-    return {"cam_method": "pixelcam"} | read
 
 
 def _rows(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline.choices import Weights
-from pipeline.config import Params
+from pipeline.config import MapParams, Params
 from pipeline.localization import Localizer
 from pipeline.model_files import ModelInfo, read_info
 from pipeline.pixelcam import PixelCAM, PixelCAMLocalizer, load_pixelcam
@@ -19,6 +19,11 @@ def load_model(folder: Path, weights: Weights = Weights.SELECTED) -> tuple[Teach
     """
     is_teacher = read_info(folder).pixel_head is None
     return load_teacher(folder, weights) if is_teacher else load_pixelcam(folder, weights)
+
+
+def map_params(model: Teacher | PixelCAM, params: Params) -> MapParams:
+    """Return how the maps of a model are read: a teacher's CAM, or PixelCAM's map."""
+    return params.pixelcam_map if isinstance(model, PixelCAM) else params.cam
 
 
 def as_localizer(model: Teacher | PixelCAM, params: Params, *, image_scale: float) -> Localizer:

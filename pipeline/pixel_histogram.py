@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import PixelCAMError
+from pipeline.localization import EvaluationBatch
 
 STEPS: Final = 1000  # thresholds 0, 1/1000, ..., 1
 
@@ -63,6 +64,24 @@ def update_histogram(
         foreground=histogram.foreground + pooled[STEPS + 1 :],
         background=histogram.background + pooled[: STEPS + 1],
     )
+
+
+def count_batch(histogram: PixelHistogram, *, maps: Tensor, batch: EvaluationBatch) -> PixelHistogram:
+    """Return the histogram with the pixels of a batch's images that have a mask counted; the given one stays as it is.
+
+    Args:
+        histogram: what was counted before, on the device of the maps.
+        maps: floating point (B, S, S) in [0, 1], of the size of the batch's masks.
+        batch: says which images have a mask, and which pixels do not count.
+
+    Raises:
+        PixelCAMError: a map value is NaN or outside [0, 1].
+        ValueError: shapes do not fit.
+    """
+    known = batch.has_mask.to(maps.device)
+    ignore = None if batch.ignore is None else batch.ignore.to(maps.device)[known]
+    target = batch.masks.to(maps.device)[known]
+    return update_histogram(histogram, preds=maps[known], target=target, ignore=ignore)
 
 
 def pxap(histogram: PixelHistogram) -> float:

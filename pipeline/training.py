@@ -21,7 +21,7 @@ from pipeline.devices import describe_device
 from pipeline.errors import PixelCAMError
 from pipeline.localization import EvaluationBatch, Localizer
 from pipeline.optimizers import freeze_encoder, make_optimizer, make_schedule
-from pipeline.pixel_histogram import empty_histogram, pxap, update_histogram
+from pipeline.pixel_histogram import count_batch, empty_histogram, pxap
 from pipeline.resizing import resize_map
 from pipeline.seeding import make_generator
 from pipeline.training_set import TrainingBatch, TrainingSet
@@ -194,10 +194,8 @@ def localization_score(localizer: Localizer, batches: Iterable[EvaluationBatch],
     for batch in batches:
         if batch.has_mask.any():
             maps = localizer(batch.images.to(device), batch.class_idx.to(device)).maps
-            maps = resize_map(maps.float(), batch.masks.shape[-2:]).clamp(0, 1)[batch.has_mask.to(device)]
-            ignore = None if batch.ignore is None else batch.ignore[batch.has_mask].to(device)
-            target = batch.masks[batch.has_mask].to(device)
-            histogram = update_histogram(histogram, preds=maps, target=target, ignore=ignore)
+            maps = resize_map(maps.float(), batch.masks.shape[-2:]).clamp(0, 1)
+            histogram = count_batch(histogram, maps=maps, batch=batch)
     return pxap(histogram)
 
 
