@@ -1,13 +1,14 @@
-# Two commands: `make repro` runs the pipeline, `make test` checks the project. Each installs what it needs into .venv.
+# Three commands: `make repro` runs the pipeline, `make test` checks the project, `make bench` measures its speed. Each
+# installs what it needs into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: repro test install
+.PHONY: repro test bench install
 
 repro: .venv/.installed
 	@git rev-parse --verify --quiet HEAD >/dev/null || { echo "error: DVC needs a git repository with a commit: clone the project with git"; exit 1; }
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+	DVC_SITE_CACHE_DIR="$(CURDIR)/.dvc/tmp/site" PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
 	@$(BIN)/pixelcam results
 
 test: .venv/.installed-dev
@@ -15,6 +16,9 @@ test: .venv/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+
+bench: .venv/.installed-dev
+	$(BIN)/python -m benchmarks
 
 install: .venv/.installed
 

@@ -7,6 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from pipeline.config import AugmentationParams
+from pipeline.stain_augmentation import change_stains, draw_stain_change
 from pipeline.torchvision_operators import ensure_torchvision_imports
 
 ensure_torchvision_imports()
@@ -35,18 +36,22 @@ class Augmentation:
         self._flips = [axis for axis, chance in ((0, flip_y), (1, flip_x)) if params.flip and chance < 0.5]
         self._colours = [2 * value - 1 for value in colours]  # in [-1, 1]
         self._colour_order = torch.randperm(4, generator=generator).tolist()
+        # Last, and only if asked for, so that all other draws are the same with it and without.
+        self._stain_change = draw_stain_change(params.stain, generator) if params.stain > 0 else None
 
     def geometry(self, values: Tensor) -> Tensor:
         """Crop, turn and flip: (H, W, ...) of at least `size` on each side -> (size, size, ...), values unchanged."""
         height, width = values.shape[:2]
         top = int(self._crop[0] * (height - self._size + 1))
         left = int(self._crop[1] * (width - self._size + 1))
-        view = values[top : top + self._size, left : left + self._size]
-        return torch.rot90(view, self._turns).flip(self._flips)
+        view = values.numpy()[top : top + self._size, left : left + self._size]
+        # By NumPy, since torch would start threads of its own in each thread that calls this.
+        return torch.from_numpy(np.flip(np.rot90(view, self._turns), tuple(self._flips)).copy())
 
     def colours(self, image: UInt8Array) -> UInt8Array:
-        """Change brightness, contrast, saturation and hue of a uint8 image (H, W, 3), in a random order."""
-        p, picture = self._params, Image.fromarray(image)
+        """Change stains, then in a random order brightness, contrast, saturation and hue of a uint8 image (H, W, 3)."""
+        stained = image if self._stain_change is None else change_stains(image, self._stain_change)
+        p, picture = self._params, Image.fromarray(stained)
         steps = (
             (colour.adjust_brightness, 1 + p.brightness * self._colours[0], p.brightness),
             (colour.adjust_contrast, 1 + p.contrast * self._colours[1], p.contrast),

@@ -4,8 +4,8 @@ A resample draws as many patients as there are, with replacement; all images of 
 one patient are alike. An image then counts as often as its patient was drawn, so that the pooled histograms of all
 resamples are one matrix product, whatever the number of pixels. Both models are scored on the same resamples.
 
-Memory: 8 kB per image and model for the histograms, twice that while a model is resampled, and 800 bytes per image for
-the weights of 100 resamples at a time.
+Memory grows by some 250 bytes with each image, for how often 100 resamples draw it: histograms are read block by block.
+Sums are of whole numbers, so that how many are taken at a time changes no score.
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -15,11 +15,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.histogram_rows import HistogramRows
 from pipeline.pixel_histogram import STEPS
 
 RESAMPLED_SCORES: Final = ("pxap", "dice", "accuracy", "balanced_accuracy")
 LEVELS: Final = (0.025, 0.975)  # the 95 % percentile interval
 BLOCK: Final = 100  # resamples at a time
+DRAWN_AT_ONCE: Final = 2**20  # numbers of 8 bytes, before they are packed into 1
 
 FloatArray = NDArray[np.float64]
 
@@ -29,15 +31,13 @@ class ImageTable:
     """What resampling needs to know of one model's images, one row each.
 
     Attributes:
-        foreground: int32 (N, 1001), histogram of the map over foreground pixels; zeros without a mask.
-        background: int32 (N, 1001), likewise over background pixels.
+        histograms: N pairs, of the map over foreground and over background pixels; zeros without a mask.
         correct: bool (N,), whether the image is classified rightly.
         class_idx: int64 (N,), the true class.
         threshold: where Dice cuts the map, a multiple of 0.001.
     """
 
-    foreground: NDArray[np.int32]
-    background: NDArray[np.int32]
+    histograms: HistogramRows
     correct: NDArray[np.bool_]
     class_idx: NDArray[np.int64]
     threshold: float
@@ -82,7 +82,7 @@ def resample(
     generator = np.random.default_rng(seed)
     found: dict[str, list[Resamples]] = {name: [] for name in tables}
     for draws in _draws(len(index), resamples=resamples, generator=generator):
-        weights = draws[:, member].astype(np.float64)  # (R, groups) -> (R, N)
+        weights = draws[:, member]  # (R, groups) -> (R, N)
         for name, table in tables.items():
             found[name].append(score_weighted(table, weights))
     return {
@@ -91,9 +91,20 @@ def resample(
     }
 
 
-def score_weighted(table: ImageTable, weights: FloatArray) -> Resamples:
-    """Return the scores of images that count as often as `weights`, float64 (R, N), says."""
-    foreground, background = weights @ table.foreground, weights @ table.background  # (R, 1001)
+def score_weighted(table: ImageTable, weights: NDArray[np.integer]) -> Resamples:
+    """Return the scores of images that count as often as `weights`, integers (R, N), says."""
+    classes, class_number = np.unique(table.class_idx, return_inverse=True)
+    of_class = np.eye(len(classes))[class_number]  # (N, K)
+    pooled = np.zeros((len(weights), 2 * (STEPS + 1)))
+    hits, images = np.zeros((len(weights), len(classes))), np.zeros((len(weights), len(classes)))
+    first = 0
+    for block in table.histograms.blocks():
+        rows = slice(first, first := first + len(block))
+        counts = weights[:, rows].astype(np.float64)
+        pooled += counts @ block.reshape(len(block), -1)
+        images += counts @ of_class[rows]
+        hits += counts @ (of_class[rows] * table.correct[rows, None])
+    foreground, background = np.split(pooled, 2, axis=1)  # (R, 1001)
     true_positive, positive = (part[:, ::-1].cumsum(axis=1)[:, ::-1] for part in (foreground, foreground + background))
     total = true_positive[:, 0]
     cut = round(table.threshold * STEPS)
@@ -102,8 +113,8 @@ def score_weighted(table: ImageTable, weights: FloatArray) -> Resamples:
         return {
             "pxap": (precision * foreground).sum(axis=1) / total,
             "dice": np.where(total > 0, 2 * true_positive[:, cut] / (positive[:, cut] + total), np.nan),
-            "accuracy": weights @ table.correct / weights.sum(axis=1),
-            "balanced_accuracy": _balanced_accuracy(table, weights),
+            "accuracy": hits.sum(axis=1) / images.sum(axis=1),
+            "balanced_accuracy": _balanced_accuracy(hits=hits, images=images),
         }
 
 
@@ -132,21 +143,21 @@ def compare(values: FloatArray, other: FloatArray, *, difference: float) -> Diff
     return Difference(difference=difference, low=low, high=high, p_value=p_value)
 
 
-def _draws(groups: int, *, resamples: int, generator: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Yield how often each group is drawn, int64 (up to 100, groups)."""
+def _draws(groups: int, *, resamples: int, generator: np.random.Generator) -> Iterator[NDArray[np.integer]]:
+    """Yield how often each group is drawn, integers (up to 100, groups), of as few bytes as hold them."""
     even = np.full(groups, 1 / groups)
+    at_once = max(1, DRAWN_AT_ONCE // groups)  # which changes no draw
     for first in range(0, resamples, BLOCK):
-        yield generator.multinomial(groups, even, size=min(BLOCK, resamples - first))
+        last = min(first + BLOCK, resamples)
+        sizes = (min(at_once, last - start) for start in range(first, last, at_once))
+        drawn = (generator.multinomial(groups, even, size=size) for size in sizes)
+        yield np.concatenate([part.astype(np.min_scalar_type(part.max())) for part in drawn])
 
 
-def _balanced_accuracy(table: ImageTable, weights: FloatArray) -> FloatArray:
-    """Return the mean over the classes that a resample holds of the share classified rightly, float64 (R,)."""
-    shares = []
-    for index in np.unique(table.class_idx):
-        of_class = table.class_idx == index
-        shares.append((weights @ (of_class & table.correct)) / (weights @ of_class))
-    stacked = np.stack(shares)
-    mean: FloatArray = np.nansum(stacked, axis=0) / (~np.isnan(stacked)).sum(axis=0)
+def _balanced_accuracy(*, hits: FloatArray, images: FloatArray) -> FloatArray:
+    """Return the mean over the classes that a resample holds of the share classified rightly: (R, K) -> (R,)."""
+    shares = np.ascontiguousarray((hits / images).T)  # a class after the other, so that the sum has one order
+    mean: FloatArray = np.nansum(shares, axis=0) / (~np.isnan(shares)).sum(axis=0)
     return mean
 
 

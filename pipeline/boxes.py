@@ -5,7 +5,7 @@ threshold, all thresholds are labelled at once: a region is a set of runs (unbro
 threshold belong together where they touch from row to row. Smooth maps have few runs, so this is several times faster.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -61,18 +61,30 @@ def best_overlaps(*, preds: NDArray[np.float32], target: NDArray[np.bool_]) -> N
     return best
 
 
-def box_scores(overlaps: Iterable[NDArray[np.float64]]) -> BoxScores:
-    """Return MaxBoxAccV2 from the `best_overlaps` of each image that has a region of interest; NaN without images.
+class BoxTally:
+    """MaxBoxAccV2 of any number of images, counted one by one.
 
     Source: MaxBoxAccV2, "Evaluation for Weakly Supervised Object Localization: Protocol, Metrics, and Datasets".
     """
-    hits = np.zeros((len(BOX_IOUS), BOX_THRESHOLDS), dtype=np.int64)
-    images = 0
-    for overlap in overlaps:
-        hits += overlap >= np.array(BOX_IOUS)[:, None]
-        images += 1
-    shares = [int(row.max()) / images if images else float("nan") for row in hits]
-    return BoxScores(max_box_acc_v2=sum(shares) / len(shares), iou_30=shares[0], iou_50=shares[1], iou_70=shares[2])
+
+    def __init__(self) -> None:
+        self._hits = np.zeros((len(BOX_IOUS), BOX_THRESHOLDS), dtype=np.int64)
+        self._images = 0
+
+    def add(self, overlaps: NDArray[np.float64]) -> None:
+        """Count an image that has a region of interest, by its `best_overlaps`."""
+        self._hits += overlaps >= np.array(BOX_IOUS)[:, None]
+        self._images += 1
+
+    def extend(self, others: "BoxTally") -> None:
+        """Count the images of another tally too."""
+        self._hits += others._hits
+        self._images += others._images
+
+    def scores(self) -> BoxScores:
+        """Return the scores; NaN without images."""
+        shares = [int(row.max()) / self._images if self._images else float("nan") for row in self._hits]
+        return BoxScores(max_box_acc_v2=sum(shares) / len(shares), iou_30=shares[0], iou_50=shares[1], iou_70=shares[2])
 
 
 def boxes_at_levels(levels: IntArray, *, first: int, last: int) -> Boxes:

@@ -38,13 +38,15 @@ class Line:
         x: float (N,).
         y: float (N,).
         css_colour: any CSS colour, such as `var(--teacher)`.
-        dashed: tells lines apart without colour.
+        dashed: tells lines apart without colour, as `dots` does.
+        dots: float (N,), the area of a dot on each point, in square points; None draws the line alone.
     """
 
     x: npt.NDArray[np.float64]
     y: npt.NDArray[np.float64]
     css_colour: str
     dashed: bool
+    dots: npt.NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,16 +85,28 @@ def draw_lines(lines: Sequence[Line], *, x: Axis, y: Axis, inches: tuple[float, 
         figure.patch.set_visible(False)
         axes = figure.add_subplot()
         for index, line in enumerate(lines):
-            marker = "o" if len(line.x) == 1 else "none"  # a line through one point is none
-            style = (0, (4, 2)) if line.dashed else "solid"
-            axes.plot(
-                line.x, line.y, color=_stand_in(index), linestyle=style, linewidth=1.8, marker=marker, markersize=4
-            )
+            _draw_line(axes, line, colour=_stand_in(index))
         _set_axes(axes, x=x, y=y)
         text = StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     colours = CSS_OF_COLOUR | {_stand_in(index): line.css_colour for index, line in enumerate(lines)}
     return _for_inlining(text.getvalue(), css_of_colour=colours)
+
+
+def _draw_line(axes: Axes, line: Line, *, colour: str) -> None:
+    """Draw a line, thinner where it has dots, and as a dot where it has one point only."""
+    alone = len(line.x) == 1 and line.dots is None
+    axes.plot(
+        line.x,
+        line.y,
+        color=colour,
+        linestyle=(0, (4, 2)) if line.dashed else "solid",
+        linewidth=1.8 if line.dots is None else 1.2,
+        marker="o" if alone else "none",
+        markersize=4,
+    )
+    if line.dots is not None:
+        axes.scatter(line.x, line.y, s=line.dots, color=colour, linewidths=0, zorder=3)
 
 
 def _set_axes(axes: Axes, *, x: Axis, y: Axis) -> None:

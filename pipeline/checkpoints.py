@@ -17,6 +17,7 @@ from torch import nn
 from pipeline.console import say
 from pipeline.errors import PixelCAMError
 from pipeline.files import replacing_folder
+from pipeline.shortages import is_shortage
 from pipeline.training_state import TrainingState, load_state, save_state
 
 COUNTED_PACKAGES: Final = ("pixelcam", "torch", "timm", "lightning-fabric")
@@ -45,6 +46,8 @@ class Checkpoint:
         try:
             load_state(state, self.folder)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            if is_shortage(error):
+                raise
             raise PixelCAMError(f"{self.folder}: this checkpoint is damaged ({error}); remove the folder") from error
         say(f"going on at step {state.step + 1}, from {self.folder}")
 

@@ -148,3 +148,14 @@ class LossResolution(StrEnum):
 
     FULL = "full"
     FEATURE = "feature"
+
+
+class TestTime(StrEnum):
+    """What is done to the images, or to the model, of a domain before it is scored there, without any label of it."""
+
+    __test__ = False  # it is no test, whatever its name begins with
+
+    NONE = "none"
+    MACENKO = "macenko"
+    REINHARD = "reinhard"
+    BATCH_NORM = "batch_norm"

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 
 from pipeline.console import reporting_errors
 from pipeline.errors import PixelCAMError
+from pipeline.map_format import MapFormat
 
 app = typer.Typer(
     help="Look at what the pipeline made, and use it. The pipeline itself runs with 'make repro' or 'dvc repro'.",
@@ -27,16 +28,50 @@ SHOWN_SCORES: Final = {"pxap": "PxAP", "dice": "Dice", "accuracy": "accuracy"}
 @app.command()
 @reporting_errors
 def predict(
-    images: Annotated[list[Path], typer.Argument(help="Image files, any format that Pillow reads.")],
-    model: Annotated[Path, typer.Option(help="A PixelCAM model's folder.")] = Path("models/pixelcam"),
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="Image files, any format that Pillow reads; or give --domain.")
+    ] = None,
+    model: Annotated[Path, typer.Option(help="A model's folder, PixelCAM's or a teacher's.")] = Path("models/pixelcam"),
     output: Annotated[Path, typer.Option(help="Folder for the maps.")] = Path("predictions"),
+    params: Annotated[
+        Path | None, typer.Option(help="A params file that says how maps are read; without it from one view.")
+    ] = None,
+    map_format: Annotated[
+        MapFormat, typer.Option("--format", help="Maps as float32 .npy, as 16-bit .png, or in one Zarr group.")
+    ] = MapFormat.NPY,
+    maps_only: Annotated[
+        bool, typer.Option("--maps-only", help="No overlays, and files of maps named as their images.")
+    ] = False,
+    domain: Annotated[str | None, typer.Option(help="Predict the test images of this prepared domain.")] = None,
+    prepared: Annotated[Path, typer.Option(help="The folder of prepared domains.")] = Path("data/prepared"),
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
 ) -> None:
-    """Say what each image shows and where: class probabilities, the map as a PNG overlay and as a NumPy array."""
-    from pipeline.predicting import predict as run  # noqa: PLC0415 - torch takes seconds to load
+    """Say what each image shows and where: class probabilities, the map as a PNG overlay and as values."""
+    from pipeline.config import load_params  # noqa: PLC0415 - torch and others take seconds to load
+    from pipeline.domains import read_domain  # noqa: PLC0415
+    from pipeline.predicting import predict as run  # noqa: PLC0415
+    from pipeline.predicting import scored_files  # noqa: PLC0415
 
-    for prediction in run(images, model=model, output=output):
+    read_as = None if params is None else load_params(params)
+    if bool(images) == (domain is not None):
+        raise PixelCAMError("expected image files, or --domain and the name of a prepared domain: one of the two")
+    if domain is not None:
+        if read_as is None:
+            raise PixelCAMError("--domain needs the params, which say where images lie; add --params params.yaml")
+        images = scored_files(read_domain(domain, read_as, prepared / domain))
+    predictions = run(
+        images or [],
+        model=model,
+        output=output,
+        batch_size=batch_size,
+        params=read_as,
+        map_format=map_format,
+        maps_only=maps_only,
+    )
+    for prediction in predictions:
         classes = ", ".join(f"{name} {probability:.3f}" for name, probability in prediction.probabilities.items())
-        typer.echo(f"{prediction.image}: {classes}; {prediction.overlay}, {prediction.map}")
+        written = [prediction.map] if prediction.overlay is None else [prediction.overlay, prediction.map]
+        typer.echo(f"{prediction.image}: {classes}; {', '.join(str(path) for path in written)}")
 
 
 @app.command()
@@ -64,6 +99,37 @@ def labels(
         if images is None:
             domain = opened.attributes.get("domain", "DOMAIN")
             typer.echo(f"to see the images beneath, add --images with their root, such as data/prepared/{domain}")
+
+
+@app.command()
+@reporting_errors
+def export_ome(
+    store: Annotated[Path, typer.Argument(help="A pseudo-label store, such as data/pseudo_labels.zarr.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that does not exist yet.")],
+    prepared: Annotated[Path, typer.Option(help="The folder of prepared domains.")] = Path("data/prepared"),
+    params: Annotated[Path, typer.Option(help="The params file, which says where images lie.")] = Path("params.yaml"),
+    image: Annotated[list[str] | None, typer.Option(help="An image by its id; may be given several times.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="So many images, evenly over the store.")] = None,
+) -> None:
+    """Write images, pseudo-labels and CAMs of a store as OME-Zarr 0.5, which napari and others show; docs/store.md."""
+    from pipeline.config import load_params  # noqa: PLC0415
+    from pipeline.domains import read_domain  # noqa: PLC0415
+    from pipeline.ome_export import export_ome as run  # noqa: PLC0415
+    from pipeline.ome_export import spread  # noqa: PLC0415
+    from pipeline.store import REMEDY, PseudoLabelStore  # noqa: PLC0415
+
+    if image and count is not None:
+        raise PixelCAMError("expected --image or --count, got both; leave one out")
+    opened = PseudoLabelStore(store)
+    name = opened.attributes.get("domain")
+    if not isinstance(name, str):
+        raise PixelCAMError(f"{store}: lacks the attribute domain, which names the folder of its images; {REMEDY}")
+    source = read_domain(name, load_params(params), prepared / name)
+    chosen = image or (() if count is None else spread(opened.image_ids, count))
+    exported = run(opened, output, source=source, image_ids=chosen)
+    typer.echo(f"{len(exported)} of {len(opened)} images: {output}/**/*.ome.zarr; each CAM beside its image")
+    first = output / exported[0]
+    typer.echo(f"to look at one: napari {first}.ome.zarr {first}.cam.ome.zarr (with the plugin napari-ome-zarr)")
 
 
 @app.command()
@@ -104,7 +170,9 @@ def results(
 @app.command()
 @reporting_errors
 def score(
-    maps: Annotated[Path, typer.Argument(help="Folder of .npy, .png or .tif maps, or a Zarr array with image_ids.")],
+    maps: Annotated[
+        Path, typer.Argument(help="Folder of .npy, .png or .tif maps, or a Zarr array or group with image_ids.")
+    ],
     masks: Annotated[Path, typer.Argument(help="Folder of masks, with the same names but for their ends.")],
     ignore: Annotated[Path | None, typer.Option(help="Folder of masks of pixels that do not count.")] = None,
     threshold: Annotated[float | None, typer.Option(help="A threshold chosen on validation images.")] = None,

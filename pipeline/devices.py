@@ -1,27 +1,76 @@
-"""Where to compute: the device and its precision, chosen from what the machine has, never from params."""
+"""Where to compute: the device and its precision, chosen from what the machine has, never from params.
+
+Under torchrun that is one device per process, on any number of machines.
+"""
 
 import ctypes
+import logging
+import os
 import sys
-from typing import Final
+from typing import Final, Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+
+from pipeline.errors import PixelCAMError
+from pipeline.processes import PATIENCE, count, count_here
 
 MALLOPT_TRIM_THRESHOLD: Final = -1  # the numbers of glibc's malloc.h
 MALLOPT_TOP_PAD: Final = -2
 MALLOPT_MMAP_MAX: Final = -4
 LARGEST_INT: Final = 2**31 - 1
 
+Precision = Literal["32-true", "bf16-mixed"]
+PRECISIONS: Final[dict[str, Precision]] = {"32-true": "32-true", "bf16-mixed": "bf16-mixed"}
+PRECISION: Final = "PIXELCAM_PRECISION"  # a setting of the machine
+
 
 def make_fabric() -> Fabric:
-    """Choose device and precision: an accelerator where there is one, with bfloat16 autocast where it has that."""
+    """Choose device and precision: an accelerator where there is one, with bfloat16 autocast where it has that.
+
+    The variable PIXELCAM_PRECISION asks for another precision. Under torchrun the processes meet here.
+
+    Raises:
+        PixelCAMError: the precision is unknown, or this machine has fewer GPUs than processes.
+    """
     use_bfloat16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     if torch.cuda.is_available():
         torch.use_deterministic_algorithms(mode=True, warn_only=True)
         torch.backends.cudnn.benchmark = False
     else:
         keep_freed_memory()
-    return Fabric(accelerator="auto", devices=1, precision="bf16-mixed" if use_bfloat16 else "32-true")
+    precision = _asked_precision() or ("bf16-mixed" if use_bfloat16 else "32-true")
+    if count() == 1:
+        return Fabric(accelerator="auto", devices=1, precision=precision)
+    return _join(precision)
+
+
+def _join(precision: Precision) -> Fabric:
+    """Meet the other processes, each with a device of its own."""
+    here, machines = count_here()
+    with_gpus = torch.cuda.is_available()
+    if with_gpus and here > torch.cuda.device_count():
+        raise PixelCAMError(
+            f"{here} processes on this machine need as many GPUs, and it has {torch.cuda.device_count()}; start "
+            "fewer (PIXELCAM_PROCESSES, or --nproc-per-node of torchrun), or hide the GPUs: CUDA_VISIBLE_DEVICES="
+        )
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    # A static graph may leave out weights, such as those that no feature map of an encoder depends on.
+    strategy = DDPStrategy(static_graph=True, forward_sync_buffers=False, timeout=PATIENCE)
+    accelerator = "cuda" if with_gpus else "cpu"
+    fabric = Fabric(accelerator=accelerator, devices=here, num_nodes=machines, strategy=strategy, precision=precision)
+    fabric.launch()
+    return fabric
+
+
+def _asked_precision() -> Precision | None:
+    value = os.environ.get(PRECISION)
+    if value is None:
+        return None
+    if value not in PRECISIONS:
+        raise PixelCAMError(f"{PRECISION}: must be one of {', '.join(PRECISIONS)}, got '{value}'; mend it or unset it")
+    return PRECISIONS[value]
 
 
 def keep_freed_memory() -> None:
@@ -38,7 +87,12 @@ def keep_freed_memory() -> None:
 
 
 def describe_device(fabric: Fabric) -> str:
-    """Return device and precision in words."""
+    """Return device and precision in words, with all that rounding depends on.
+
+    That is a CPU's number of threads, which add up in an order of their own, and the number of processes if several.
+    """
     device = fabric.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return f"{name}, {fabric.strategy.precision.precision}"
+    threads = f"{device.type}, threads: {torch.get_num_threads()}"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else threads
+    together = f", {count()} processes" if count() > 1 else ""
+    return f"{name}, {fabric.strategy.precision.precision}{together}"

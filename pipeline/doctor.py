@@ -1,6 +1,8 @@
 """Is this machine ready? Each finding comes with its remedy."""
 
 import importlib.metadata
+import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,11 +12,13 @@ from pathlib import Path
 
 import torch
 
-from pipeline.config import Params, SyntheticDomain, load_params
+from pipeline.config import Params, load_params
 from pipeline.devices import describe_device, make_fabric
+from pipeline.domain_params import SyntheticDomain
 from pipeline.errors import PixelCAMError
 
 OLDEST_PYTHON = (3, 11)
+RWLOCK = ".dvc/tmp/rwlock"  # who reads and writes which output, by process; DVC's own
 FREE_BYTES = 2 * 1024**3
 
 
@@ -28,12 +32,13 @@ class Finding:
 
 
 def examine(params: Path) -> Iterator[Finding]:
-    """Yield findings about Python, torch and its device, DVC, git, disk, the params and the roots of their domains."""
+    """Yield findings about Python, torch and its device, DVC and its lock, git, disk, params and roots of domains."""
     version = ".".join(str(part) for part in sys.version_info[:3])
     yield Finding("Python", version, "" if sys.version_info >= OLDEST_PYTHON else "install Python 3.11 or newer")
     yield Finding("torch", torch.__version__)
     yield _device()
     yield _dvc()
+    yield _dvc_lock(Path.cwd())
     yield _git()
     yield _disk()
     try:
@@ -62,6 +67,42 @@ def _dvc() -> Finding:
         state = f"{version}, but its stages would run with {python}"
         return Finding("DVC", state, "activate the environment: . .venv/bin/activate")
     return Finding("DVC", version)
+
+
+def _dvc_lock(start: Path) -> Finding:
+    """Say who holds the DVC project around a folder: nobody, a run under way, or a lock that DVC will not free."""
+    root = next((folder for folder in (start, *start.parents) if (folder / ".dvc").is_dir()), None)
+    if root is None or not (root / RWLOCK).exists():
+        return Finding("DVC lock", "free")
+    lock = root / RWLOCK
+    remedy = f"rm {lock}, once no dvc runs here any more"
+    try:
+        held = json.loads(lock.read_text(encoding="utf-8"))
+        readers = [reader for readers in held.get("read", {}).values() for reader in readers]
+        holders = {int(holder["pid"]) for holder in (*held.get("write", {}).values(), *readers)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Finding("DVC lock", f"{lock} is damaged: a dvc was killed while it wrote it", remedy)
+    alive = sorted(process for process in holders if _command(process) is not None)
+    others = [process for process in alive if "dvc" not in (_command(process) or "")]
+    if others:
+        return Finding("DVC lock", f"held by process {others[0]}, which is no dvc: that one was killed", remedy)
+    if alive:
+        return Finding("DVC lock", f"held by process {alive[0]}, a dvc that runs")
+    return Finding("DVC lock", "free" if not holders else "left by a dvc that was killed; the next one frees it")
+
+
+def _command(process: int) -> str | None:
+    """Return what a process runs, None if it has ended; "dvc" where the system does not tell."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return None
+    except OSError:
+        pass  # it is another user's
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "dvc"
 
 
 def _git() -> Finding:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pipeline import classification, metrics, pixel_histogram
 from pipeline.bootstrap import Difference, ImageTable, Interval, Resamples, compare, interval, resample
+from pipeline.histogram_rows import HistogramRows
 from pipeline.localization_scores import CPU, LocalizationTally
 from pipeline.pixel_histogram import PixelHistogram
 from pipeline.scores import Evaluation, Fitted, ImageScores, ModelName, Scores, ThresholdSource
@@ -29,8 +30,9 @@ class DomainTally:
 
     Attributes:
         masks: how many of the images have a mask.
-        images: scores of each image, in the order of `pixels`.
+        images: scores of each image, in the order of `histograms`.
         logits: float32 (B, K) of each batch.
+        histograms: those of each image's map, for the bootstrap.
         pixels: the maps, taken for the true class where they are taken for one.
         predicted_class_change: by how much the pooled histogram changes with maps for the predicted class.
     """
@@ -38,8 +40,23 @@ class DomainTally:
     masks: int = 0
     images: list[ImageScores] = field(default_factory=list)
     logits: list[Tensor] = field(default_factory=list)
-    pixels: LocalizationTally = field(default_factory=LocalizationTally)
+    histograms: HistogramRows = field(default_factory=HistogramRows)
+    pixels: LocalizationTally = field(init=False)
     predicted_class_change: PixelHistogram = field(default_factory=lambda: pixel_histogram.empty_histogram(device=CPU))
+
+    def __post_init__(self) -> None:
+        """Count the maps, and keep the histograms of each."""
+        self.pixels = LocalizationTally(self.histograms)
+
+    def extend(self, others: "DomainTally") -> None:
+        """Add what was said about more images."""
+        self.masks += others.masks
+        self.images += others.images
+        self.logits += others.logits
+        self.pixels.extend(others.pixels)
+        self.predicted_class_change = pixel_histogram.add_histograms(
+            self.predicted_class_change, others.predicted_class_change
+        )
 
 
 def score_domain(
@@ -86,7 +103,7 @@ def score_domain(
             classes=classes,
             scores=_beside_teacher(model, scores, drawn),
             images=tuple(tally.images),
-            histogram=tally.pixels.histogram(),
+            histogram=tally.pixels.pooled,
         )
         for model, tally in tallies.items()
     )
@@ -94,8 +111,7 @@ def score_domain(
 
 def _image_table(tally: DomainTally, fitted: Fitted) -> ImageTable:
     return ImageTable(
-        foreground=np.stack(tally.pixels.foreground),
-        background=np.stack(tally.pixels.background),
+        histograms=tally.histograms,
         correct=np.array([image.predicted_idx == image.class_idx for image in tally.images]),
         class_idx=np.array([image.class_idx for image in tally.images]),
         threshold=fitted.threshold.value,
@@ -116,7 +132,7 @@ def _scores(
     threshold = fitted.threshold
     chosen = threshold.value if threshold.source is ThresholdSource.VALIDATION else float("nan")
     pixels = tally.pixels.scores({"validation": chosen})
-    pooled = tally.pixels.histogram()
+    pooled = tally.pixels.pooled
     counts = metrics.counts_at(pooled, threshold=threshold.value)
     return Scores(
         pxap=pixels.pxap,
@@ -132,7 +148,7 @@ def _scores(
         images_with_mask=tally.masks,
         images_without_roi=pixels.images_without_roi,
         patients=patients,
-        pxap_predicted_class=pixel_histogram.pxap(_sum(pooled, tally.predicted_class_change)),
+        pxap_predicted_class=pixel_histogram.pxap(pixel_histogram.add_histograms(pooled, tally.predicted_class_change)),
         pixel_auroc=pixels.pixel_auroc,
         image_ap=pixels.image_ap,
         regions=pixels.regions,
@@ -161,7 +177,3 @@ def _beside_teacher(model: ModelName, scores: Mapping[ModelName, Scores], drawn:
         for score in own
     }
     return replace(scores[model], over_teacher=over_teacher)
-
-
-def _sum(one: PixelHistogram, other: PixelHistogram) -> PixelHistogram:
-    return PixelHistogram(foreground=one.foreground + other.foreground, background=one.background + other.background)

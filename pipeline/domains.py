@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pipeline.config import AnyDomain, Params, SyntheticDomain
+from pipeline.config import Params
+from pipeline.domain_params import AnyDomain, SyntheticDomain
 from pipeline.errors import PixelCAMError
 from pipeline.files import write_json
 from pipeline.manifest import Manifest, read_manifest

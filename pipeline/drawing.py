@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pipeline.choices import Drawing
+from pipeline.collectives import rand_rows
 from pipeline.labels import BACKGROUND, FOREGROUND, IGNORE
 
 
@@ -39,7 +40,7 @@ def draw_pixels(
         foreground_pixels: how many per image.
         background_pixels: how many per image.
         foreground_drawing: with which probability a foreground pixel is drawn.
-        generator: on the device of the labels.
+        generator: on the device of the labels, in the same state in every process.
 
     Source: the sampling of Sec. 3 of arXiv 2503.24135, anew at every step.
     """
@@ -92,7 +93,7 @@ def _draw(weights: Tensor, count: int, generator: torch.Generator) -> tuple[Tens
     """Draw `count` positions per row of weights (B, N); return them and, (B, 1), whether the row had any to draw."""
     cumulative = weights.double().cumsum(dim=1)
     total = cumulative[:, -1:]
-    points = torch.rand(len(weights), count, generator=generator, device=weights.device, dtype=torch.float64) * total
+    points = rand_rows(len(weights), count, generator=generator, dtype=torch.float64) * total
     index = torch.searchsorted(cumulative, points, right=True)  # never lands on a position of weight zero
     return index.clamp_max(weights.shape[1] - 1), total > 0
 

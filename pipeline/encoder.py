@@ -17,6 +17,7 @@ from pipeline.encoder_hub import Model, create_trunk, find_model
 from pipeline.encoder_weights import create_with_weights
 from pipeline.errors import PixelCAMError
 from pipeline.seeding import global_seed
+from pipeline.shortages import is_shortage
 from pipeline.torchvision_operators import ensure_torchvision_imports
 
 ensure_torchvision_imports()
@@ -246,6 +247,8 @@ def rebuild_encoder(spec: EncoderSpec) -> Encoder:
     try:
         trunk = create_trunk(spec.architecture, spec.arguments)
     except Exception as error:  # timm raises many kinds
+        if is_shortage(error):
+            raise
         raise PixelCAMError(
             f"encoder: timm cannot build '{spec.architecture}' again ({error}); "
             "install the timm version that model.json names"
@@ -267,6 +270,8 @@ def _accepted_options(model: Model, *, input_size: int, output_stride: int | Non
             with torch.device("meta"):
                 model.create(options)
         except Exception as error:
+            if is_shortage(error):
+                raise
             if isinstance(error, TypeError) or "output_stride" in options:
                 continue  # the family does not know this option, or offers no such stride
             raise PixelCAMError(
@@ -285,6 +290,8 @@ def _checked(trunk: nn.Module, spec: EncoderSpec, output_stride: int | None) -> 
         with torch.no_grad():  # some trunks keep tensors of their first pass, which inference mode would spoil
             shape = encoder.eval()(torch.zeros(1, 3, size, size)).shape
     except Exception as error:
+        if is_shortage(error):
+            raise
         raise PixelCAMError(
             f"encoder: {spec.name} gives no feature map for images of {size} px ({error}); "
             "change model.input_size or choose another encoder"

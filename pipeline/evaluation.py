@@ -5,7 +5,7 @@ the class that it predicts as well; PixelCAM's map knows no class. What turns a 
 once, on the source domain's validation masks, and used everywhere.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import isnan
 from typing import Final
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pipeline import metrics, pixel_histogram
 from pipeline.classification import fit_temperature
+from pipeline.collectives import from_first, in_order, interleaved
 from pipeline.domain_scores import DomainTally, Resampling, score_domain
 from pipeline.errors import PixelCAMError
 from pipeline.localization import EvaluationBatch, Localization, Localizer
@@ -31,7 +32,8 @@ TAKE_A_CLASS: Final = (ModelName.TEACHER,)  # the models whose map is taken for 
 class EvaluationDomain:
     """A domain to be scored on: its class names in the order of `class_idx`, and its test images, read once.
 
-    `patients` names the patient of each image that has one.
+    Of several processes each is given its share of the batches, see `ScoredSet.share`. `patients` names the patient of
+    each image that has one.
     """
 
     name: str
@@ -51,8 +53,9 @@ def fit_on_validation(
 
     Args:
         localizers: the models.
-        batches: validation images; for the threshold only those whose `has_mask` is set count, so a mask that must not
-            be used for selection is to be hidden there. Without any foreground pixel it is 0.5, and said to be fixed.
+        batches: validation images, of several processes this one's share; for the threshold only those whose `has_mask`
+            is set count, so a mask that must not be used for selection is to be hidden there. Without any foreground
+            pixel it is 0.5, and said to be fixed.
         map_size: side in pixels at which maps and masks are compared.
         device: where the models live.
     """
@@ -65,12 +68,18 @@ def fit_on_validation(
             localization = localize(localizer, batch, map_size=map_size, device=device)
             histograms[name] = pixel_histogram.count_batch(histograms[name], maps=localization.maps, batch=batch)
             logits[name].append(localization.image_logits.cpu())
+    classes = interleaved(classes)
     if not classes:
         return dict.fromkeys(localizers, Fitted(Threshold(FIXED_THRESHOLD, ThresholdSource.FIXED), float("nan")))
-    target = torch.cat(classes)
+    everything = {name: (pixel_histogram.join(histograms[name]), interleaved(logits[name])) for name in localizers}
+    return from_first(lambda: _fit(everything, target=torch.cat(classes)))
+
+
+def _fit(said: Mapping[ModelName, tuple[PixelHistogram, list[Tensor]]], *, target: Tensor) -> dict[ModelName, Fitted]:
+    """Fit threshold and temperature to what each model said: a histogram, and logits (B, K) of each batch."""
     return {
-        name: Fitted(_threshold(histograms[name]), fit_temperature(logits=torch.cat(logits[name]), target=target))
-        for name in localizers
+        name: Fitted(_threshold(histogram), fit_temperature(logits=torch.cat(logits), target=target))
+        for name, (histogram, logits) in said.items()
     }
 
 
@@ -97,22 +106,46 @@ def evaluate_domain(
         PixelCAMError: the domain has no images, or a model gives NaN or values outside [0, 1].
         ValueError: shapes do not fit.
     """
+
+    def tally_batches() -> Iterator[dict[ModelName, DomainTally]]:
+        for batch in domain.batches:
+            tallied: dict[ModelName, DomainTally] = {}
+            for name, localizer in localizers.items():
+                localization = localize(localizer, batch, map_size=map_size, device=device)
+                tallied[name] = _tally(localization, batch, domain, threshold=fitted[name].threshold.value)
+                if name in TAKE_A_CLASS:
+                    _add_predicted_class(
+                        tallied[name], localizer, localization, batch, map_size=map_size, device=device
+                    )
+            yield tallied
+
     tallies = {name: DomainTally() for name in localizers}
-    for batch in domain.batches:
-        for name, localizer in localizers.items():
-            localization = localize(localizer, batch, map_size=map_size, device=device)
-            tally = tallies[name]
-            aps = _add_maps(tally, localization.maps, batch)
-            tally.masks += int(batch.has_mask.sum())
-            tally.logits.append(localization.image_logits.cpu())
-            threshold = fitted[name].threshold.value
-            scored = score_images(localization, batch, threshold=threshold)
-            tally.images.extend(
-                replace(image, ap=ap, patient=domain.patients.get(image.image, ""))
-                for image, ap in zip(scored, aps, strict=True)
-            )
-            if name in TAKE_A_CLASS:
-                _add_predicted_class(tally, localizer, localization, batch, map_size=map_size, device=device)
+    for tallied in in_order(tally_batches()):
+        for name, tally in tallied.items():
+            tallies[name].extend(tally)
+    return from_first(lambda: _score(tallies, domain, fitted=fitted, resampling=resampling))
+
+
+def _tally(
+    localization: Localization, batch: EvaluationBatch, domain: EvaluationDomain, *, threshold: float
+) -> DomainTally:
+    """Return what a model says about a batch."""
+    tally = DomainTally(masks=int(batch.has_mask.sum()), logits=[localization.image_logits.cpu()])
+    aps = _add_maps(tally, localization.maps, batch)
+    tally.images = [
+        replace(image, ap=ap, patient=domain.patients.get(image.image, ""))
+        for image, ap in zip(score_images(localization, batch, threshold=threshold), aps, strict=True)
+    ]
+    return tally
+
+
+def _score(
+    tallies: Mapping[ModelName, DomainTally],
+    domain: EvaluationDomain,
+    *,
+    fitted: Mapping[ModelName, Fitted],
+    resampling: Resampling,
+) -> tuple[Evaluation, ...]:
     if not all(tally.images for tally in tallies.values()):
         raise PixelCAMError(f"domain '{domain.name}' has no test images to score; its manifest must list some")
     return score_domain(tallies, name=domain.name, classes=domain.classes, fitted=fitted, resampling=resampling)
@@ -209,6 +242,7 @@ def score_images(localization: Localization, batch: EvaluationBatch, *, threshol
         "class_idx": batch.class_idx,
         "predicted_idx": probabilities.argmax(dim=1),
         "probability": probabilities.gather(1, batch.class_idx.cpu().unsqueeze(1)).squeeze(1),
+        "confidence": probabilities.amax(dim=1),
         "dice": metrics.dice(counts).masked_fill(unknown, torch.nan),
         "iou": metrics.iou(counts).masked_fill(unknown, torch.nan),
         "foreground_share_predicted": positive.cpu() / pixels,

@@ -1,5 +1,6 @@
 """From a trained model to a store of pseudo-labels: a CAM for every training image, cut and written shard by shard."""
 
+from collections import deque
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.collectives import in_order
 from pipeline.config import ExtractionParams, Params
 from pipeline.console import progress
 from pipeline.devices import make_fabric
@@ -20,6 +22,7 @@ from pipeline.localization import Localizer
 from pipeline.manifest import Split
 from pipeline.model_files import weights_sha256
 from pipeline.models import as_localizer, load_model, map_params
+from pipeline.processes import is_first
 from pipeline.pseudo_labels import make_pseudo_labels
 from pipeline.resizing import resize_map
 from pipeline.scored_set import ScoredSet
@@ -51,12 +54,11 @@ def extract_pseudo_labels(source: PreparedDomain, *, teacher: Path, params: Para
         batch_size=section.batch_size,
         background_class_idx=source.background_class_idx,
     )
-    if len(images) == 0:
+    if len(images.manifest) == 0:
         raise PixelCAMError("the source domain has no training image; give some the split 'train'")
     background = source.background_class_idx
     quality = LabelQuality(source.classes)
-    rows = _rows(images, localizer, section, background, device, quality)
-    first = next(rows)  # tells the size of the CAMs
+    rows = chain.from_iterable(in_order(_rows(images.share(), localizer, section, background, device, quality)))
     attributes = {
         **section.model_dump(mode="json", exclude={"batch_size"}),
         "cam_method": "pixelcam",  # unless what follows names a method of CAM
@@ -68,6 +70,16 @@ def extract_pseudo_labels(source: PreparedDomain, *, teacher: Path, params: Para
         "image_ids": [row.image for row in images.manifest.rows],
         "teacher_sha256": weights_sha256(teacher),
     }
+    if is_first():
+        _write(output, rows, images, attributes)
+    else:
+        deque(rows, maxlen=0)  # there are none here, but the first process needs what is made on the way
+    quality.join()
+    return quality.summary()
+
+
+def _write(output: Path, rows: Iterator[StoredImage], images: ScoredSet, attributes: dict[str, Any]) -> None:
+    first = next(rows)  # tells the size of the CAMs
     with replacing_folder(output) as temporary:
         write_store(
             temporary,
@@ -77,7 +89,6 @@ def extract_pseudo_labels(source: PreparedDomain, *, teacher: Path, params: Para
             cam_size=(first.cam.shape[0], first.cam.shape[1]),
             attributes=attributes,
         )
-    return quality.summary()
 
 
 def _rows(
@@ -87,13 +98,15 @@ def _rows(
     background_class_idx: int | None,
     device: torch.device,
     quality: LabelQuality,
-) -> Iterator[StoredImage]:
-    """Yield the rows of the store in the order of the manifest, counting their quality on the way."""
+) -> Iterator[list[StoredImage]]:
+    """Yield the rows of the store, batch by batch in the order of the manifest, counting their quality on the way."""
     for batch in progress(images, label="pseudo-labels"):
         cam = localizer(batch.images.to(device), batch.class_idx.to(device)).maps
         labels = make_pseudo_labels(resize_map(cam, (images.mask_size, images.mask_size)), params).cpu()
         labels[batch.class_idx == (-1 if background_class_idx is None else background_class_idx)] = BACKGROUND
         quality.update(labels, batch)
         stored_cam = cam.cpu().numpy().astype(np.float16)
-        for index, class_idx in enumerate(batch.class_idx.tolist()):
-            yield StoredImage(labels[index].numpy(), stored_cam[index], class_idx)
+        yield [
+            StoredImage(labels[index].numpy(), stored_cam[index], class_idx)
+            for index, class_idx in enumerate(batch.class_idx.tolist())
+        ]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.adapters.listing import Listing
-from pipeline.config import AnyDomain
+from pipeline.domain_params import AnyDomain
 from pipeline.errors import PixelCAMError, shown
 from pipeline.files import sha256_of
 from pipeline.images import decode_image, decode_mask

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from pipeline.choices import ImageHeadName
+from pipeline.collectives import joint_mean
 
 LSE_SHARPNESS: Final = 10.0  # r: 0 is the mean, infinity the maximum
 WILDCAT_MAPS: Final = 4  # M, maps per class
@@ -219,7 +220,8 @@ class SATHead(ImageHead):
         """
         found = self._map(features)
         smooth = self._smoothed(found)
-        return (SAT_AREA - found.mean()).abs() + (smooth * (1 - smooth)).mean()
+        area = joint_mean(found.mean()) if self.training else found.mean()
+        return (SAT_AREA - area).abs() + (smooth * (1 - smooth)).mean()
 
     def _map(self, features: Tensor) -> Tensor:
         """Return M, float32 (B, 1, h, w)."""

@@ -129,6 +129,10 @@ def _opened(path: Path, *, modes: Collection[str], remedy: str) -> Iterator[Imag
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         pixels = re.search(r"\d+", str(error))
         raise PixelCAMError(f"{path}: {_too_large(pixels.group() if pixels else 'more')}") from error
+    except MemoryError as error:
+        raise PixelCAMError(
+            f"{path}: there is not enough memory to decode it, or it is broken; end other programs, or restore the file"
+        ) from error
     except (
         Exception
     ) as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ... for broken files

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.collectives import interleaved
 from pipeline.labels import PIXEL_LABELS
 from pipeline.localization import EvaluationBatch
 
@@ -32,6 +33,11 @@ class LabelQuality:
                 (self._foreground, found & judged & batch.masks),
             ):
                 counts[:, column].index_add_(0, batch.class_idx, where.sum(dim=(1, 2)))
+
+    def join(self) -> None:
+        """Add what other processes have counted."""
+        for counts in (self._count, self._judged, self._foreground):
+            counts.copy_(torch.stack(interleaved([counts])).sum(dim=0))
 
     def summary(self) -> dict[str, Any]:
         """Return, for "all" and per class, `share` of each label, `precision` and `recall` of all but ignore.

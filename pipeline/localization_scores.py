@@ -1,17 +1,18 @@
 """Scores of maps against masks that need no classes: what evaluation and `pixelcam score` have in common."""
 
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import metrics, pixel_histogram
-from pipeline.boxes import BoxScores, best_overlaps, box_scores
-from pipeline.pixel_histogram import PixelHistogram
+from pipeline.boxes import BoxScores, BoxTally, best_overlaps
+from pipeline.histogram_rows import HistogramRows
+from pipeline.pixel_histogram import PixelHistogram, add_histograms
 from pipeline.ranking import average_precision, pooled_area_under_roc
 
 FIXED_THRESHOLD: Final = 0.5  # where no validation mask may be used: the middle of the scale, chosen by nobody's eyes
@@ -52,18 +53,20 @@ class LocalizationScores:
 
 
 class LocalizationTally:
-    """Maps and masks of any number of images, one pair of histograms (8 kB) each, however large they are.
+    """Maps and masks of any number of images, counted and forgotten but for 8 bytes of each.
 
     Attributes:
-        foreground: an int32 (1001,) per image that was added, of the map over foreground pixels.
-        background: likewise, over background pixels.
+        pooled: the histogram of all of them.
+        rows: where the pair of histograms of each is kept, if anywhere.
     """
 
-    def __init__(self) -> None:
-        self.foreground: list[NDArray[np.int32]] = []
-        self.background: list[NDArray[np.int32]] = []
-        self._aps: list[float] = []
-        self._overlaps: list[NDArray[np.float64]] = []
+    def __init__(self, rows: HistogramRows | None = None) -> None:
+        self.pooled = pixel_histogram.empty_histogram(device=CPU)
+        self.rows = rows
+        self._without_roi = pixel_histogram.empty_histogram(device=CPU)
+        self._images_without_roi = 0
+        self._aps = array("d")
+        self._boxes = BoxTally()
 
     def add(self, *, preds: Tensor, target: Tensor, ignore: Tensor | None = None) -> float:
         """Count an image, and return its average precision; NaN without foreground.
@@ -80,9 +83,7 @@ class LocalizationTally:
         preds, target = preds.detach().float().cpu(), target.cpu()
         ignore = None if ignore is None else ignore.cpu()
         empty = pixel_histogram.empty_histogram(device=CPU)
-        histogram = pixel_histogram.update_histogram(empty, preds=preds, target=target, ignore=ignore)
-        self.foreground.append(histogram.foreground.int().numpy())
-        self.background.append(histogram.background.int().numpy())
+        self._count(pixel_histogram.update_histogram(empty, preds=preds, target=target, ignore=ignore))
         values, truth = preds.numpy(), target.numpy()
         if ignore is None:
             ap = average_precision(preds=values, target=truth)
@@ -90,55 +91,52 @@ class LocalizationTally:
             counted = ~ignore.numpy()
             ap = average_precision(preds=values[counted], target=truth[counted])
             values, truth = np.where(counted, values, np.float32(-1)), truth & counted
-        self._aps.append(ap)
         if truth.any():
-            self._overlaps.append(best_overlaps(preds=values, target=truth))
+            self._aps.append(ap)
+            self._boxes.add(best_overlaps(preds=values, target=truth))
         return ap
 
     def skip(self) -> float:
         """Take note of an image without a mask: none of its pixels counts."""
-        nothing = np.zeros(pixel_histogram.STEPS + 1, dtype=np.int32)
-        self.foreground.append(nothing)
-        self.background.append(nothing)
+        self._count(pixel_histogram.empty_histogram(device=CPU))
         return float("nan")
 
-    def histogram(self) -> PixelHistogram:
-        """Return the pooled histogram of all images."""
-        return _pool(self.foreground, self.background)
+    def extend(self, others: "LocalizationTally") -> None:
+        """Count the images of another tally after its own."""
+        self.pooled = add_histograms(self.pooled, others.pooled)
+        if self.rows is not None and others.rows is not None:
+            self.rows.extend(others.rows)
+        self._without_roi = add_histograms(self._without_roi, others._without_roi)
+        self._images_without_roi += others._images_without_roi
+        self._aps.extend(others._aps)
+        self._boxes.extend(others._boxes)
 
     def scores(self, thresholds: Mapping[str, float]) -> LocalizationScores:
         """Return the scores at named thresholds, multiples of 0.001 or NaN, and at the oracle's."""
-        pooled = self.histogram()
-        without_roi = [
-            image
-            for image, foreground in enumerate(self.foreground)
-            if not foreground.any() and self.background[image].any()
-        ]
-        empty = _pool(
-            [self.foreground[image] for image in without_roi], [self.background[image] for image in without_roi]
-        )
+        pooled = self.pooled
         oracle = metrics.best_dice_threshold(pooled)
         foreground, background = (int(part.sum()) for part in (pooled.foreground, pooled.background))
-        defined = [ap for ap in self._aps if not np.isnan(ap)]
         return LocalizationScores(
             pxap=pixel_histogram.pxap(pooled),
             pixel_auroc=pooled_area_under_roc(pooled),
-            image_ap=sum(defined) / len(defined) if defined else float("nan"),
+            image_ap=sum(self._aps) / len(self._aps) if self._aps else float("nan"),
             foreground_share=foreground / (foreground + background) if foreground else float("nan"),
             regions={
-                name: _region(pooled, empty, threshold=threshold)
+                name: _region(pooled, self._without_roi, threshold=threshold)
                 for name, threshold in {**thresholds, "half": FIXED_THRESHOLD, "oracle": oracle}.items()
             },
-            boxes=box_scores(self._overlaps),
-            images_without_roi=len(without_roi),
+            boxes=self._boxes.scores(),
+            images_without_roi=self._images_without_roi,
         )
 
-
-def _pool(foreground: list[NDArray[np.int32]], background: list[NDArray[np.int32]]) -> PixelHistogram:
-    start = np.zeros(pixel_histogram.STEPS + 1, dtype=np.int64)
-    return PixelHistogram(
-        foreground=torch.from_numpy(sum(foreground, start)), background=torch.from_numpy(sum(background, start))
-    )
+    def _count(self, histogram: PixelHistogram) -> None:
+        """Count an image by its histogram."""
+        self.pooled = add_histograms(self.pooled, histogram)
+        if not histogram.foreground.any() and histogram.background.any():
+            self._without_roi = add_histograms(self._without_roi, histogram)
+            self._images_without_roi += 1
+        if self.rows is not None:
+            self.rows.append(torch.stack([histogram.foreground, histogram.background]).int().numpy())
 
 
 def _region(pooled: PixelHistogram, empty: PixelHistogram, *, threshold: float) -> RegionScores:

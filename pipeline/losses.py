@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from pipeline.collectives import part_of_mean
 from pipeline.labels import IGNORE
 
 
@@ -47,9 +48,11 @@ def partial_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
         target: int64 (B, P): 0, 1, or 255 to ignore.
 
     Returns:
-        a scalar; zero, with a zero gradient, where nothing is labelled.
+        a scalar; zero, with a zero gradient, where nothing is labelled. Of several processes each gets its part of the
+        mean over the labelled pixels of all, so that the mean over processes is that mean.
 
     Source: partial cross-entropy, Sec. 3 of arXiv 2503.24135.
     """
     total = cross_entropy(logits.flatten(0, 1).float(), target.flatten(), ignore_index=IGNORE, reduction="sum")
-    return total / (target != IGNORE).sum().clamp_min(1)
+    labelled = (target != IGNORE).sum()
+    return part_of_mean(total / labelled.clamp_min(1), over=labelled)

@@ -1,7 +1,8 @@
-"""Maps that any method may have written: a folder of files or a Zarr array, read one at a time by the image's name."""
+"""Maps that any method may have written: a folder of files or Zarr, read one at a time by the image's name."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
+from types import EllipsisType
 from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.errors import PixelCAMError
+from pipeline.heatmaps import SCALE_ATTRIBUTE
 
 MAP_SUFFIXES: Final = (".npy", ".png", ".tif", ".tiff")
 PICTURE_MAXIMA: Final = {  # by Pillow's mode: what stands for 1
@@ -65,7 +67,8 @@ class MapArray:
         node = _open_zarr(path)
         if not isinstance(node, zarr.Array):
             raise PixelCAMError(
-                f"{path}: is a Zarr group, not an array; name one of its arrays, such as {path / 'cam'}"
+                f"{path}: is a Zarr group whose arrays are not named by its image_ids; name one array of shape "
+                f"(image, y, x), such as {path / 'cam'}"
             )
         ids = node.attrs.get("image_ids")
         if ids is None and any((path.parent / marker).exists() for marker in ZARR_MARKERS):
@@ -84,14 +87,66 @@ class MapArray:
 
     def read(self, name: str) -> NDArray[np.float32]:
         """Return a map, float32 (H, W) in [0, 1]."""
+        return _read_zarr(self._array, self._rows[name], where=f"{self._path}, {name}")
+
+
+class MapGroup:
+    """A Zarr group with an array (y, x) for each image, named as the attribute `image_ids` says: maps of any sizes.
+
+    Raises:
+        PixelCAMError: two images differ in folder or suffix alone.
+    """
+
+    def __init__(self, path: Path, group: zarr.Group) -> None:
+        self._path, self._group = path, group
+        self._ids = _by_stem({str(name): str(name) for name in _image_ids(group)}.items(), where=path)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names, sorted."""
+        return tuple(self._ids)
+
+    def read(self, name: str) -> NDArray[np.float32]:
+        """Return a map, float32 (H, W) in [0, 1]."""
         where = f"{self._path}, {name}"
-        return _checked(np.asarray(self._array[self._rows[name]]), where=where)
+        array = self._group.get(self._ids[name])
+        if not isinstance(array, zarr.Array):
+            raise PixelCAMError(f"{where}: image_ids names it, but there is no such array; write the maps again")
+        return _read_zarr(array, ..., where=where)
 
 
 def open_maps(path: Path) -> MapSource:
-    """Return the maps in a folder of files or in a Zarr array; raise a `PixelCAMError` if there are none."""
-    is_zarr = any((path / marker).exists() for marker in ZARR_MARKERS)
-    return MapArray(path) if is_zarr else MapFolder(path)
+    """Return the maps in a folder of files or in Zarr; raise a `PixelCAMError` if there are none."""
+    if not any((path / marker).exists() for marker in ZARR_MARKERS):
+        return MapFolder(path)
+    node = _open_zarr(path)
+    if isinstance(node, zarr.Group):
+        ids = _image_ids(node)
+        if ids and str(ids[0]) in node:
+            return MapGroup(path, node)
+    return MapArray(path)
+
+
+def _image_ids(group: zarr.Group) -> list[Any]:
+    ids = group.attrs.get("image_ids")
+    return ids if isinstance(ids, list) else []
+
+
+def _read_zarr(array: "zarr.Array[Any]", selection: int | EllipsisType, *, where: str) -> NDArray[np.float32]:
+    """Return a map of an array, float32 (H, W) in [0, 1], after its scale where it has one."""
+    try:
+        values: NDArray[np.generic] = np.asarray(array[selection])
+    except Exception as error:  # codecs raise many kinds on damaged bytes
+        raise PixelCAMError(f"{where}: is damaged ({error}); write the maps again") from error
+    return _checked(_scaled(values, array.attrs, where=where), where=where)
+
+
+def _scaled(values: NDArray[np.generic], attributes: Mapping[str, Any], *, where: str) -> NDArray[np.generic]:
+    """Return stored numbers as map values: whole numbers may have a scale, the attribute of the CF conventions."""
+    scale = attributes.get(SCALE_ATTRIBUTE, 1)
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)):
+        raise PixelCAMError(f"{where}: {SCALE_ATTRIBUTE} must be a number, got {scale!r}; mend the attribute")
+    return values if scale == 1 or values.dtype.kind not in "fiu" else values.astype(np.float64) * scale
 
 
 def files_by_stem(folder: Path, *, suffixes: Iterable[str] | None = None) -> dict[str, Path]:

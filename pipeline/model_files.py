@@ -1,5 +1,6 @@
 """A trained model on disk: weights as safetensors, what it is and how it came about as JSON, its history as CSV."""
 
+import hashlib
 import importlib.metadata
 import json
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from pipeline.choices import ImageHeadName, PixelHeadName, Weights
 from pipeline.encoder import EncoderSpec
 from pipeline.errors import PixelCAMError
 from pipeline.files import replacing_folder, sha256_of
+from pipeline.shortages import is_shortage
 from pipeline.training import TrainingResult
 from pipeline.training_state import State
 
@@ -66,6 +68,7 @@ def save_model(
         "seed": seed,
         "parents": parents,
         "device": result.device,
+        "tensors_sha256": tensors_sha256(result.selected.state),
         "versions": {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES},
     }
     with replacing_folder(folder) as temporary:
@@ -78,6 +81,16 @@ def save_model(
         result.history.to_csv(temporary / HISTORY, index=False, float_format="%.6g", lineterminator="\n")
 
 
+def tensors_sha256(state: State) -> str:
+    """Return the SHA-256 of names, types, shapes and values, sorted by name, whatever file they stand in."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _file_of(weights: Weights) -> str:
     return WEIGHTS if weights is Weights.SELECTED else f"{weights}.safetensors"
 
@@ -88,6 +101,8 @@ def weights_sha256(folder: Path) -> str:
     try:
         return sha256_of(path)
     except OSError as error:
+        if is_shortage(error):
+            raise
         raise PixelCAMError(f"{path}: cannot be read ({error.strerror}); train the model again") from error
 
 
@@ -111,11 +126,28 @@ def read_info(folder: Path) -> ModelInfo:
         raise _undescribed(folder, error) from error
 
 
+def kept_epochs(folder: Path) -> dict[Weights, int]:
+    """Return which weights a model has, and the epoch that each is of, those selected first.
+
+    Raises:
+        PixelCAMError: the description is missing, damaged or of another schema.
+    """
+    description = _read_description(folder)
+    try:
+        epochs: dict[str, int] = description["epochs"]
+        selected = {Weights.SELECTED: epochs[description["selection"]]}
+        return selected | {Weights(selection): epoch for selection, epoch in epochs.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _undescribed(folder, error) from error
+
+
 def _read_description(folder: Path) -> dict[str, Any]:
     try:
         description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         version = description["schema_version"]
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if is_shortage(error):
+            raise
         raise _undescribed(folder, error) from error
     if version != SCHEMA_VERSION:
         raise PixelCAMError(
@@ -138,15 +170,23 @@ def load_weights(model: nn.Module, folder: Path, weights: Weights = Weights.SELE
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
+        if is_shortage(error):
+            raise
         raise PixelCAMError(f"{path}: its weights cannot be loaded ({error}); train the model again") from error
-    found, expected = ({name: tuple(tensor.shape) for name, tensor in s.items()} for s in (state, model.state_dict()))
-    unfit = sorted({name for name, _ in found.items() ^ expected.items()})
-    if unfit:
-        raise PixelCAMError(
-            f"{path}: {unfit[0]} does not fit ({len(unfit)} weights differ); give a model of the right kind, "
-            "or train the model again"
-        )
+    _check_shapes(path, found=state, expected=model.state_dict())
     broken = [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
         raise PixelCAMError(f"{path}: {broken[0]} holds values that are not finite; train the model again")
     model.load_state_dict(state)
+
+
+def _check_shapes(path: Path, *, found: State, expected: State) -> None:
+    shapes = [{name: tuple(tensor.shape) for name, tensor in state.items()} for state in (found, expected)]
+    unfit = sorted({name for name, _ in shapes[0].items() ^ shapes[1].items()})
+    if not unfit:
+        return
+    came, wanted = (shape.get(unfit[0], "none") for shape in shapes)
+    raise PixelCAMError(
+        f"{path}: expected {unfit[0]} of shape {wanted}, got {came} ({len(unfit)} weights differ); give a model of the "
+        "right kind, or train the model again"
+    )

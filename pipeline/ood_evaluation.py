@@ -1,10 +1,12 @@
-"""Score teacher and PixelCAM on the source and on domains that they never saw."""
+"""Score teacher and PixelCAM on the source and on domains that they never saw, as the params say and in variants."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from pipeline.choices import TestTime, Weights
 from pipeline.config import Params
 from pipeline.console import progress
 from pipeline.devices import make_fabric
@@ -13,69 +15,149 @@ from pipeline.domains import PreparedDomain
 from pipeline.evaluation import EvaluationDomain, evaluate_domain, fit_on_validation
 from pipeline.localization import Localizer
 from pipeline.manifest import Manifest, Split
-from pipeline.pixelcam import PixelCAMLocalizer, load_pixelcam
+from pipeline.model_files import kept_epochs, read_info
+from pipeline.pixelcam import PixelCAM, load_pixelcam
 from pipeline.scored_set import ScoredSet
 from pipeline.scores import Evaluation, ModelName
-from pipeline.teacher import load_teacher
-from pipeline.teacher_localizer import TeacherLocalizer
+from pipeline.square_images import SquareImages
+from pipeline.teacher import Teacher, load_teacher
+from pipeline.test_time import Adapter
+from pipeline.variants import Variant, list_variants
+
+Models = Mapping[ModelName, Teacher | PixelCAM]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """The folders of the two models of one chain: the teacher, and PixelCAM of the last round."""
+
+    teacher: Path
+    pixelcam: Path
 
 
 def evaluate_models(
-    domains: Sequence[PreparedDomain], *, teacher: Path, pixelcam: Path, params: Params
-) -> list[Evaluation]:
-    """Score both models on the test images of every domain.
+    domains: Sequence[PreparedDomain], *, chains: Mapping[int, Chain], params: Params
+) -> dict[Variant, list[Evaluation]]:
+    """Score both models on the test images of every domain, as the params say, and every variant of that.
 
     Args:
         domains: the target domains, the source among them: its validation images choose thresholds and temperatures.
-        teacher: the teacher's folder.
-        pixelcam: PixelCAM's folder.
+        chains: the models, by the seed of their training.
         params: all parameters.
+
+    Returns:
+        Evaluations by variant, the scores proper first; models within domains.
 
     Raises:
         PixelCAMError: a model is damaged, an image cannot be read, or a domain has no test image.
     """
-    device = make_fabric().device
-    localizers, image_size = load_localizers(teacher=teacher, pixelcam=pixelcam, params=params, device=device)
-    source = next(domain for domain in domains if domain.name == params.source)
-    fitted = fit_on_validation(
-        localizers,
-        scored_images(source, source.manifest.of_split(Split.VAL), params, image_size=image_size, selectable_only=True),
-        map_size=params.evaluate_ood.map_size,
-        device=device,
-    )
-    evaluations: list[Evaluation] = []
-    for domain in domains:
-        images = scored_images(domain, domain.manifest.of_split(Split.TEST), params, image_size=image_size)
-        evaluations.extend(
-            evaluate_domain(
-                localizers,
-                EvaluationDomain(
-                    name=domain.name,
-                    classes=domain.classes,
-                    batches=progress(images, label=f"evaluating on {domain.name}"),
-                    patients={row.image: row.patient for row in domain.manifest.rows},
-                ),
-                fitted=fitted,
-                map_size=params.evaluate_ood.map_size,
-                resampling=Resampling(params.evaluate_ood.resamples, params.seed),
-                device=device,
-            )
+    first = chains[params.seed]
+    scorer = _Scorer(domains, params, image_size=read_size(first, params))
+    epochs = _kept_by_both(first)
+    scored: dict[tuple[int, TestTime, tuple[int, int]], list[Evaluation]] = {}
+    result: dict[Variant, list[Evaluation]] = {}
+    for variant in list_variants(params, epochs.keys()):
+        # Selections often choose the same epoch, whose scores are then known.
+        state = (variant.seed, variant.test_time, epochs[variant.weights])
+        if state not in scored:
+            scored[state] = scorer.score(chains[variant.seed], variant)
+        result[variant] = scored[state]
+    return result
+
+
+class _Scorer:
+    """Scores variants on one set of images, which are read and resized once."""
+
+    def __init__(self, domains: Sequence[PreparedDomain], params: Params, *, image_size: int) -> None:
+        self.params = params
+        self.device = make_fabric().device
+        self.image_size = image_size
+        self.adapters: dict[TestTime, Adapter] = {}
+        self.source = next(domain for domain in domains if domain.name == params.source)
+        validation = self.source.manifest.of_split(Split.VAL)
+        self.validation = scored_images(self.source, validation, params, image_size=image_size, selectable_only=True)
+        self.domains = [
+            (domain, scored_images(domain, domain.manifest.of_split(Split.TEST), params, image_size=image_size))
+            for domain in domains
+        ]
+
+    def score(self, chain: Chain, variant: Variant) -> list[Evaluation]:
+        """Return the evaluations of both models of a chain on every domain."""
+        models = load_models(chain, variant.weights, device=self.device)
+        evaluation = self.params.evaluate_ood
+        fitted = fit_on_validation(
+            self._localizers(models, variant, self.validation),
+            self.validation.share(),
+            map_size=evaluation.map_size,
+            device=self.device,
         )
-    return evaluations
+        evaluations: list[Evaluation] = []
+        for domain, images in self.domains:
+            evaluations.extend(
+                evaluate_domain(
+                    self._localizers(models, variant, images),
+                    EvaluationDomain(
+                        name=domain.name,
+                        classes=domain.classes,
+                        batches=progress(
+                            images.share(), label=f"evaluating on {domain.name}{self._difference(variant)}"
+                        ),
+                        patients={row.image: row.patient for row in domain.manifest.rows},
+                    ),
+                    fitted=fitted,
+                    map_size=evaluation.map_size,
+                    resampling=Resampling(evaluation.resamples, self.params.seed),
+                    device=self.device,
+                )
+            )
+        return evaluations
+
+    def _localizers(self, models: Models, variant: Variant, images: ScoredSet) -> dict[ModelName, Localizer]:
+        """Return the models as they localize these images."""
+        option = variant.test_time
+        if option not in self.adapters:
+            self.adapters[option] = Adapter(
+                option, self.params, image_scale=_image_scale(self.params), source=self._training_images
+            )
+        return self.adapters[option](models, images, device=self.device)
+
+    def _training_images(self) -> SquareImages:
+        return SquareImages(self.source.manifest.of_split(Split.TRAIN), size=self.image_size)
+
+    def _difference(self, variant: Variant) -> str:
+        """Return in words what a variant differs in from the scores proper."""
+        first = list_variants(self.params, ())[0]
+        if variant.seed != first.seed:
+            return f", seed {variant.seed}"
+        if variant.test_time is not first.test_time:
+            return f", {variant.test_time}"
+        return "" if variant.weights is first.weights else f", weights of {variant.weights}"
 
 
-def load_localizers(
-    *, teacher: Path, pixelcam: Path, params: Params, device: torch.device
-) -> tuple[Mapping[ModelName, Localizer], int]:
-    """Load both models onto a device, ready to localize, and return the size in pixels to read images at."""
-    teacher_model, info = load_teacher(teacher, params.evaluate_ood.weights)
-    pixelcam_model, _ = load_pixelcam(pixelcam, params.evaluate_ood.weights)
-    image_scale = max(params.cam.image_scale, params.pixelcam_map.image_scale)
-    localizers: dict[ModelName, Localizer] = {
-        ModelName.TEACHER: TeacherLocalizer(teacher_model.to(device), params.cam, image_scale=image_scale),
-        ModelName.PIXELCAM: PixelCAMLocalizer(pixelcam_model.to(device), params.pixelcam_map, image_scale=image_scale),
-    }
-    return localizers, round(image_scale * info.encoder.input_size)
+def _kept_by_both(chain: Chain) -> dict[Weights, tuple[int, int]]:
+    """Return of each selection whose weights both models have the epochs that they are of."""
+    teacher, pixelcam = kept_epochs(chain.teacher), kept_epochs(chain.pixelcam)
+    return {weights: (epoch, pixelcam[weights]) for weights, epoch in teacher.items() if weights in pixelcam}
+
+
+def load_models(chain: Chain, weights: Weights, *, device: torch.device) -> Models:
+    """Load both models of a chain onto a device.
+
+    Raises:
+        PixelCAMError: a model is missing, damaged, or in the other's place.
+    """
+    teacher, _ = load_teacher(chain.teacher, weights)
+    pixelcam, _ = load_pixelcam(chain.pixelcam, weights)
+    return {ModelName.TEACHER: teacher.to(device), ModelName.PIXELCAM: pixelcam.to(device)}
+
+
+def read_size(chain: Chain, params: Params) -> int:
+    """Return the side in pixels at which images are read, so that every view of both models has its detail."""
+    return round(_image_scale(params) * read_info(chain.teacher).encoder.input_size)
+
+
+def _image_scale(params: Params) -> float:
+    return max(params.cam.image_scale, params.pixelcam_map.image_scale)
 
 
 def scored_images(

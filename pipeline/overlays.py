@@ -47,14 +47,35 @@ def mask_contour(image: Picture, *, mask: npt.NDArray[np.bool_]) -> Picture:
         image: uint8 (H, W, 3).
         mask: bool (h, w), True is inside; brought to the image's size without interpolation.
     """
-    inside = _resize_labels(mask.astype(np.uint8), image) > 0
-    width = max(1, round(max(image.shape[:2]) / 256))
-    outline = inside & ~ndimage.binary_erosion(inside, iterations=width, border_value=1)
-    edge = ndimage.binary_dilation(outline, iterations=width)
+    outline, edge = _outline_and_edge(mask, image)
     drawn = image.copy()
     drawn[edge] = (EDGE_SHADE * image[edge]).round().astype(np.uint8)
     drawn[outline] = CONTOUR_COLOUR
     return drawn
+
+
+def outline_layer(mask: npt.NDArray[np.bool_], *, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Return the outline of a mask as a layer, uint8 (*size, 4): light with a dark edge, transparent elsewhere."""
+    outline, edge = _outline_and_edge(mask, np.empty((*size, 3), dtype=np.uint8))
+    layer = np.zeros((*size, 4), dtype=np.uint8)
+    layer[edge, 3] = round(255 * (1 - EDGE_SHADE))
+    layer[outline] = (*CONTOUR_COLOUR, 255)
+    return layer
+
+
+def colour_map(heat: npt.NDArray[np.float32], *, size: tuple[int, int]) -> Picture:
+    """Return a map (h, w) in [0, 1] in its colours alone, at (height, width) of `size`, without an image under it."""
+    resized = _resize_heat(heat, np.empty((*size, 3), dtype=np.uint8))
+    return (np.asarray(colormaps[HEAT_COLOURS](resized))[..., :3] * 255).round().astype(np.uint8)
+
+
+def colour_labels(labels: npt.NDArray[np.uint8], *, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Return pseudo-labels as a layer, uint8 (*size, 4): yellow foreground, purple background, the rest transparent."""
+    resized = _resize_labels(labels, np.empty((*size, 3), dtype=np.uint8))
+    layer = np.zeros((*size, 4), dtype=np.uint8)
+    for label, colour in ((BACKGROUND, BACKGROUND_COLOUR), (FOREGROUND, FOREGROUND_COLOUR)):
+        layer[resized == label] = (*colour, 255)
+    return layer
 
 
 def label_overlay(image: Picture, *, labels: npt.NDArray[np.uint8]) -> Picture:
@@ -114,6 +135,16 @@ def _grey(image: Picture) -> npt.NDArray[np.float64]:
     """Return the image's luminance as float64 (H, W, 3), so that colour over it means one thing only."""
     luminance = image.astype(np.float64) @ np.array(RELATIVE_LUMINANCE)
     return np.repeat(luminance[..., np.newaxis], 3, axis=2)
+
+
+def _outline_and_edge(
+    mask: npt.NDArray[np.bool_], image: Picture
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Return where the outline of a mask and where its edge lie at an image's size, both bool (H, W)."""
+    inside = _resize_labels(mask.astype(np.uint8), image) > 0
+    width = max(1, round(max(image.shape[:2]) / 256))
+    outline = inside & ~ndimage.binary_erosion(inside, iterations=width, border_value=1)
+    return outline, ndimage.binary_dilation(outline, iterations=width)
 
 
 def _resize_heat(heat: npt.NDArray[np.float32], image: Picture) -> npt.NDArray[np.float32]:

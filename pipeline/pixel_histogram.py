@@ -12,10 +12,12 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from pipeline.collectives import interleaved
 from pipeline.errors import PixelCAMError
 from pipeline.localization import EvaluationBatch
 
 STEPS: Final = 1000  # thresholds 0, 1/1000, ..., 1
+PIECE: Final = 2**18  # values binned at a time, so that what is made of them stays in the processor's cache
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,15 +57,18 @@ def update_histogram(
     check_pixels(preds=preds, target=target, ignore=ignore)
     if ignore is not None:
         preds, target = preds[~ignore], target[~ignore]
-    if preds.numel() == 0:
-        return histogram
-    edges = thresholds().float().to(preds.device)
-    bins = torch.bucketize(preds.detach().float().flatten(), edges, right=True) - 1
-    pooled = torch.bincount(bins + (STEPS + 1) * target.flatten(), minlength=2 * (STEPS + 1))
-    return PixelHistogram(
-        foreground=histogram.foreground + pooled[STEPS + 1 :],
-        background=histogram.background + pooled[: STEPS + 1],
-    )
+    pooled = torch.cat([histogram.background, histogram.foreground])
+    values, truth = preds.detach().flatten(), target.flatten()
+    for first in range(0, len(values), PIECE):
+        piece = slice(first, first + PIECE)
+        bins = _bins(values[piece].float()).add_(truth[piece].short(), alpha=STEPS + 1)
+        pooled += torch.bincount(bins, minlength=2 * (STEPS + 1))
+    return PixelHistogram(foreground=pooled[STEPS + 1 :], background=pooled[: STEPS + 1])
+
+
+def add_histograms(one: PixelHistogram, other: PixelHistogram) -> PixelHistogram:
+    """Return the histogram of the pixels of both."""
+    return PixelHistogram(foreground=one.foreground + other.foreground, background=one.background + other.background)
 
 
 def count_batch(histogram: PixelHistogram, *, maps: Tensor, batch: EvaluationBatch) -> PixelHistogram:
@@ -84,6 +89,13 @@ def count_batch(histogram: PixelHistogram, *, maps: Tensor, batch: EvaluationBat
     return update_histogram(histogram, preds=maps[known], target=target, ignore=ignore)
 
 
+def join(histogram: PixelHistogram) -> PixelHistogram:
+    """Return the pixels that all processes have counted, each its own."""
+    everyones = interleaved([(histogram.foreground.cpu(), histogram.background.cpu())])
+    foreground, background = (torch.stack(part).sum(dim=0) for part in zip(*everyones, strict=True))
+    return PixelHistogram(foreground=foreground, background=background)
+
+
 def pxap(histogram: PixelHistogram) -> float:
     """Return the area under the pooled pixel precision-recall curve, a fraction in [0, 1]; NaN without foreground.
 
@@ -100,6 +112,14 @@ def pxap(histogram: PixelHistogram) -> float:
     # No foreground joins where nothing is predicted foreground, so its undefined precision weighs nothing.
     precision = (true_positive / (true_positive + false_positive)).nan_to_num(nan=0.0)
     return float((precision * gained).sum() / gained.sum())
+
+
+def _bins(values: Tensor) -> Tensor:
+    """Return the bin of each value, int16 (N,) of float32 (N,) in [0, 1]; many times as fast as a search."""
+    steps = torch.full((), float(STEPS), device=values.device)  # a tensor, since a GPU divides by a number inexactly
+    nearest = (values * steps).round_()  # the bin, or the one above it
+    edge = nearest / steps  # rounded to float32, as the thresholds are
+    return nearest.sub_(edge.gt_(values)).short()
 
 
 def at_least(histogram: Tensor) -> Tensor:

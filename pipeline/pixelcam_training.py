@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from pipeline.choices import Approach, Drawing, Frozen, Initialization, LossResolution, PixelHeadName, Selection
+from pipeline.collectives import wait_for_all
 from pipeline.config import Params, PixelCAMParams
 from pipeline.devices import make_fabric
 from pipeline.domains import PreparedDomain
@@ -19,6 +20,7 @@ from pipeline.mask_labels import MaskLabels
 from pipeline.model_files import ModelInfo, save_model, weights_sha256
 from pipeline.models import load_model
 from pipeline.pixelcam import PixelCAM, PixelCAMLocalizer, PixelCAMOutput, build_pixelcam
+from pipeline.processes import is_first
 from pipeline.resizing import resize_labels, resize_map
 from pipeline.scored_set import validation_images
 from pipeline.store import PseudoLabelStore
@@ -28,7 +30,14 @@ from pipeline.training_set import PixelLabelSource, TrainingBatch, TrainingSet
 
 
 def train_pixelcam(
-    source: PreparedDomain, *, store: PseudoLabelStore, teacher: Path, params: Params, output: Path, checkpoints: Path
+    source: PreparedDomain,
+    *,
+    store: PseudoLabelStore,
+    teacher: Path,
+    params: Params,
+    output: Path,
+    checkpoints: Path,
+    keep_checkpoint: bool = False,
 ) -> None:
     """Train PixelCAM, or the baseline that `approach` names, on a domain and write its folder.
 
@@ -39,21 +48,19 @@ def train_pixelcam(
         params: all parameters.
         output: folder to write.
         checkpoints: folder for the state of trainings under way.
+        keep_checkpoint: leave the last state there, where the output is not safe yet.
 
     Raises:
         PixelCAMError: the pseudo-labels belong to another teacher or to other images, or training diverges.
     """
     section = _as_approached(params.train_pixelcam)
-    training_images = source.manifest.of_split(Split.TRAIN)
     check_store(store, teacher=teacher, source=source)
-    store.verify()
-    fabric = make_fabric()
-    model = _initial_model(teacher, params, classes=len(source.classes))
+    fabric, model = make_fabric(), _initial_model(teacher, params, classes=len(source.classes))
     result = fit(
         model,
         PixelCAMObjective(section),
         training_set=TrainingSet(
-            training_images,
+            source.manifest.of_split(Split.TRAIN),
             input_size=params.model.input_size,
             augmentation=params.augmentation,
             seed=params.seed,
@@ -64,7 +71,7 @@ def train_pixelcam(
             input_size=params.model.input_size,
             batch_size=section.batch_size,
             with_masks=Selection.VAL_PXAP in wanted_selections(section),
-        ),
+        ).share(),
         localizer=PixelCAMLocalizer(model),
         params=section,
         seed=params.seed,
@@ -75,12 +82,16 @@ def train_pixelcam(
     info = ModelInfo(
         source.classes, source.name, model.encoder.spec, model.image_head.name, pixel_head=model.pixel_head.name
     )
-    parents = {"teacher": weights_sha256(teacher)}
-    save_model(output, result, info=info, params=section, seed=params.seed, parents=parents)
+    if is_first():
+        parents = {"teacher": weights_sha256(teacher)}
+        save_model(output, result, info=info, params=section, seed=params.seed, parents=parents)
+        if not keep_checkpoint:
+            result.checkpoint.remove()
+    wait_for_all()
 
 
 def check_store(store: PseudoLabelStore, *, teacher: Path, source: PreparedDomain) -> None:
-    """Raise a `PixelCAMError` unless a store was made by this teacher from the source's training images."""
+    """Raise a `PixelCAMError` unless a store is whole, and this teacher made it from the training images."""
     remedy = "run the extract_pseudo_labels stage again"
     if store.attributes.get("teacher_sha256") != weights_sha256(teacher):
         raise PixelCAMError(f"{store.path}: was made by another teacher than {teacher}; {remedy}")
@@ -90,6 +101,8 @@ def check_store(store: PseudoLabelStore, *, teacher: Path, source: PreparedDomai
             f"{store.path}: holds {len(store)} images that are not the {len(expected)} training images of "
             f"'{source.name}', in their order; {remedy}"
         )
+    if is_first():
+        store.verify()
 
 
 def _as_approached(params: PixelCAMParams) -> PixelCAMParams:

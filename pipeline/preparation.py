@@ -14,8 +14,8 @@ from pipeline.adapters.splits import list_splits
 from pipeline.adapters.synthetic import render_synthetic
 from pipeline.adapters.table import list_table
 from pipeline.choices import SharedPatients
-from pipeline.config import AnyDomain, FileDomain, GlasDomain, SplitsDomain, SyntheticDomain, TableDomain
 from pipeline.console import progress, say
+from pipeline.domain_params import AnyDomain, FileDomain, GlasDomain, SplitsDomain, SyntheticDomain, TableDomain
 from pipeline.domains import MANIFEST, write_classes
 from pipeline.errors import PixelCAMError, shown
 from pipeline.file_checks import check_files

@@ -6,6 +6,9 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
+from pipeline.collectives import gather_rows, joint_mean, own_share, rand_rows
+from pipeline.processes import count
+
 HAS_CELLS: Final = (None, 16, 32, 44, 56)  # pixels of a cell's side, in images of HAS_IMAGE_SIZE; None hides nothing
 HAS_IMAGE_SIZE: Final = 224
 HAS_HIDDEN: Final = 0.5  # probability that a cell is hidden
@@ -18,7 +21,7 @@ class CutMixed(NamedTuple):
 
     Attributes:
         images: float (B, 3, H, W).
-        partner: int64 (B,), which image of the batch the box comes from.
+        partner: int64 (B,), which image of the batch, of all processes' shares, the box comes from.
         share: of the area that is still the image's own, in [0, 1].
     """
 
@@ -44,9 +47,9 @@ def hide_cells_of(images: Tensor, *, side: int, generator: torch.Generator) -> T
     """Hide each cell of `side` x `side` pixels with probability 1/2; those at the right and lower border may be cut."""
     height, width = images.shape[-2:]
     grid = (len(images), math.ceil(height / side), math.ceil(width / side))
-    hidden = torch.rand(grid, generator=generator, device=generator.device) < HAS_HIDDEN
+    hidden = rand_rows(*grid, generator=generator) < HAS_HIDDEN
     mask = hidden.repeat_interleave(side, dim=1).repeat_interleave(side, dim=2)[:, None, :height, :width]
-    return torch.where(mask, images.mean(dim=(0, 2, 3), keepdim=True), images)
+    return torch.where(mask, joint_mean(images.mean(dim=(0, 2, 3), keepdim=True)), images)
 
 
 def paste_boxes(images: Tensor, generator: torch.Generator) -> CutMixed:
@@ -56,14 +59,14 @@ def paste_boxes(images: Tensor, generator: torch.Generator) -> CutMixed:
     it; `share` is what is truly left. Source: CutMix, Yun et al., ICCV 2019.
     """
     device = generator.device
-    partner = torch.randperm(len(images), generator=generator, device=device)
+    partner = own_share(torch.randperm(count() * len(images), generator=generator, device=device))
     # Beta(1, 1) is the uniform distribution.
     kept, centre_y, centre_x = torch.rand(3, generator=generator, device=device).tolist()
     side = math.sqrt(1 - kept)
     rows = _span(centre_y, side, images.shape[2])
     columns = _span(centre_x, side, images.shape[3])
     mixed = images.clone()
-    mixed[:, :, rows, columns] = images[partner][:, :, rows, columns]
+    mixed[:, :, rows, columns] = gather_rows(images[:, :, rows, columns])[partner]
     pasted = (rows.stop - rows.start) * (columns.stop - columns.start)
     return CutMixed(mixed, partner, 1 - pasted / (images.shape[2] * images.shape[3]))
 

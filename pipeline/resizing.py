@@ -18,7 +18,7 @@ def resize_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
     """Resize maps of labels (..., H, W) to (..., *size) by the nearest pixel centre; no new value appears."""
     rows = ((torch.arange(size[0], device=labels.device) + 0.5) * (labels.shape[-2] / size[0])).long()
     columns = ((torch.arange(size[1], device=labels.device) + 0.5) * (labels.shape[-1] / size[1])).long()
-    return labels[..., rows[:, None], columns[None, :]]
+    return labels.index_select(-2, rows).index_select(-1, columns)  # in two steps, which is faster
 
 
 def scale_images(images: Tensor, factor: float) -> Tensor:

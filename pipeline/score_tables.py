@@ -14,6 +14,7 @@ from pipeline.scores import Evaluation, ModelName
 
 CURVE_POINTS: Final = 200
 TEXT_COLUMNS: Final = ("domain", "model", "image", "patient", "label", "predicted_class")
+NUMBER_COLUMNS: Final = ("class_idx", "correct", "probability", "confidence", "threshold")
 OPTIONAL_COLUMNS: Final = (
     "ap",
     "dice",
@@ -48,29 +49,22 @@ def scores_by_domain(evaluations: Iterable[Evaluation]) -> dict[str, dict[str, d
 
 def per_image_table(evaluations: Iterable[Evaluation]) -> pd.DataFrame:
     """Return one row per domain, model and image, for people to sort and filter; fractions have six decimals."""
-    rows = [
-        {
-            "domain": evaluation.domain,
-            "model": evaluation.model.value,
-            "image": image.image,
-            "patient": image.patient,
-            "label": evaluation.classes[image.class_idx],
-            "class_idx": image.class_idx,
-            "predicted_class": evaluation.classes[image.predicted_idx],
-            "correct": image.predicted_idx == image.class_idx,
-            "probability": image.probability,
-            "threshold": evaluation.scores.threshold,
-            "ap": image.ap,
-            "dice": image.dice,
-            "iou": image.iou,
-            "foreground_share_predicted": image.foreground_share_predicted,
-            "foreground_share_mask": image.foreground_share_mask,
-            "false_positive_share": image.false_positive_share,
-        }
-        for evaluation in evaluations
-        for image in evaluation.images
-    ]
-    return pd.DataFrame(rows).round(6)
+    scored = [(evaluation, image) for evaluation in evaluations for image in evaluation.images]
+    table = {
+        "domain": [evaluation.domain for evaluation, _ in scored],
+        "model": [evaluation.model.value for evaluation, _ in scored],
+        "image": [image.image for _, image in scored],
+        "patient": [image.patient for _, image in scored],
+        "label": [evaluation.classes[image.class_idx] for evaluation, image in scored],
+        "class_idx": [image.class_idx for _, image in scored],
+        "predicted_class": [evaluation.classes[image.predicted_idx] for evaluation, image in scored],
+        "correct": [image.predicted_idx == image.class_idx for _, image in scored],
+        "probability": [image.probability for _, image in scored],
+        "confidence": [image.confidence for _, image in scored],
+        "threshold": [evaluation.scores.threshold for evaluation, _ in scored],
+        **{name: [getattr(image, name) for _, image in scored] for name in OPTIONAL_COLUMNS},
+    }
+    return pd.DataFrame(table).round(6)
 
 
 def curve_table(evaluations: Iterable[Evaluation]) -> pd.DataFrame:
@@ -126,7 +120,7 @@ def read_per_image_table(path: Path) -> pd.DataFrame:
         )
     except (OSError, ValueError) as error:
         raise PixelCAMError(f"{path}: cannot be read as a table of scores ({error}); run evaluate_ood again") from error
-    missing = [column for column in (*TEXT_COLUMNS, *OPTIONAL_COLUMNS) if column not in table.columns]
+    missing = [column for column in (*TEXT_COLUMNS, *NUMBER_COLUMNS, *OPTIONAL_COLUMNS) if column not in table.columns]
     if missing:
         raise PixelCAMError(f"{path}: the column {missing[0]} is missing; run evaluate_ood again")
     return table

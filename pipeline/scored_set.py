@@ -1,17 +1,20 @@
 """What is scored: a split's images as they are, with their masks."""
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from pipeline.ahead import prepared
 from pipeline.domains import PreparedDomain
 from pipeline.images import read_mask
 from pipeline.localization import EvaluationBatch
 from pipeline.manifest import Manifest, ManifestRow, Split
+from pipeline.processes import count, rank
 from pipeline.resizing import resize_labels
-from pipeline.square_images import SquareImages, check_unchanged
+from pipeline.square_images import SquareReader, UInt8Array, check_unchanged
 
 
 class ScoredSet:
@@ -38,22 +41,30 @@ class ScoredSet:
     ) -> None:
         self.manifest = manifest
         self.batch_size = batch_size
-        self._images = SquareImages(manifest, size=image_size)
+        self._images = SquareReader(manifest, size=image_size)  # each is wanted once
         self.mask_size = mask_size
         self._background_class_idx = background_class_idx
         self._selectable_only = selectable_only
+        self._starts = range(0, len(manifest), batch_size)
+
+    def share(self) -> "ScoredSet":
+        """Return the batches that this process takes of several: every one of them where it is alone."""
+        shared = copy(self)
+        shared._starts = self._starts[rank() :: count()]
+        return shared
 
     def __len__(self) -> int:
         """Return the number of batches."""
-        return -(-len(self.manifest) // self.batch_size)
+        return len(self._starts)
 
     def __iter__(self) -> Iterator[EvaluationBatch]:
-        for start in range(0, len(self.manifest), self.batch_size):
-            yield self._batch(range(start, min(start + self.batch_size, len(self.manifest))))
+        batches = (list(range(start, min(start + self.batch_size, len(self.manifest)))) for start in self._starts)
+        for indices, pictures in prepared(batches, self._images.__getitem__):
+            yield self._batch(indices, pictures)
 
-    def _batch(self, indices: range) -> EvaluationBatch:
+    def _batch(self, indices: list[int], pictures: list[UInt8Array]) -> EvaluationBatch:
         rows = [self.manifest.rows[index] for index in indices]
-        images = torch.stack([torch.tensor(self._images[index]) for index in indices])
+        images = torch.stack([torch.tensor(picture) for picture in pictures])
         masks = [self._mask(row) for row in rows]
         empty = torch.zeros(self.mask_size, self.mask_size, dtype=torch.bool)
         ignore = [self._read_mask(row, row.ignore_mask) if row.ignore_mask else empty for row in rows]

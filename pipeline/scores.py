@@ -79,13 +79,13 @@ class Scores:
     over_teacher: dict[str, Difference]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ImageScores:
     """A model's scores on one image; NaN where there is no mask, or for AP, Dice and IoU no region of interest in it.
 
-    `probability` is the predicted probability of the true class. Shares are fractions of the image's pixels, except
-    that `false_positive_share` is the share of the background that is predicted foreground. `patient` is empty where
-    it is not known.
+    `probability` is the predicted probability of the true class, `confidence` that of the predicted class. Shares are
+    fractions of the image's pixels, except that `false_positive_share` is the share of the background that is predicted
+    foreground. `patient` is empty where it is not known.
     """
 
     image: str
@@ -93,6 +93,7 @@ class ImageScores:
     class_idx: int
     predicted_idx: int
     probability: float
+    confidence: float
     ap: float
     dice: float
     iou: float

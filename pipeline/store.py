@@ -13,6 +13,8 @@ from zarr.codecs import ZstdCodec
 
 from pipeline.errors import PixelCAMError
 from pipeline.labels import IGNORE, PIXEL_LABELS
+from pipeline.shard_rows import ShardRows
+from pipeline.shortages import is_shortage
 
 SCHEMA_VERSION: Final = 1
 IMAGES_PER_SHARD: Final = 64
@@ -85,7 +87,7 @@ def write_store(
 
 def count_labels(labels: UInt8Array) -> tuple[int, int, int]:
     """Return how many pixels are background, foreground and ignore."""
-    background, foreground, ignore = (int((labels == value).sum()) for value in PIXEL_LABELS.values())
+    background, foreground, ignore = (int(np.count_nonzero(labels == value)) for value in PIXEL_LABELS.values())
     return background, foreground, ignore
 
 
@@ -105,6 +107,8 @@ class PseudoLabelStore:
         self.path = path
         self._group: zarr.Group | None = None
         self._arrays: dict[str, zarr.Array[Any]] = {}  # each is described in a file of its own, read once
+        self._rows: dict[str, ShardRows | None] = {}
+        self._class_idx: npt.NDArray[np.int64] | None = None
         self.attributes: dict[str, Any] = dict(self._open().attrs)
         version = self.attributes.get("schema_version")
         if version != SCHEMA_VERSION:
@@ -126,7 +130,7 @@ class PseudoLabelStore:
         return len(self.image_ids)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_group": None, "_arrays": {}}
+        return {**self.__dict__, "_group": None, "_arrays": {}, "_rows": {}}
 
     def read(self, image_id: str) -> StoredImage:
         """Return the row of an image.
@@ -140,7 +144,7 @@ class PseudoLabelStore:
         return StoredImage(
             np.asarray(self._read("labels", row)),
             np.asarray(self._read("cam", row)),
-            int(self._read("class_idx", row)),
+            int(self.class_idx()[row]),
         )
 
     def describe(self) -> dict[str, Any]:
@@ -153,7 +157,9 @@ class PseudoLabelStore:
 
     def class_idx(self) -> npt.NDArray[np.int64]:
         """Return int64 (image,): the class each CAM was taken for."""
-        return np.asarray(self._read("class_idx", slice(None)), dtype=np.int64)
+        if self._class_idx is None:
+            self._class_idx = np.asarray(self._read("class_idx", slice(None)), dtype=np.int64)
+        return self._class_idx
 
     def verify(self) -> None:
         """Read everything and compare it with the counts, since a missing file reads as its fill value in silence.
@@ -162,6 +168,7 @@ class PseudoLabelStore:
             PixelCAMError: damaged or missing bytes, or labels that differ from their counts; the message names the
                 image.
         """
+        self._rows, self._class_idx = {}, None  # what was read before may have changed since
         counts = self.counts()
         for row, image_id in enumerate(self.image_ids):
             image = self.read(image_id)
@@ -189,6 +196,8 @@ class PseudoLabelStore:
             try:
                 self._group = zarr.open_group(self.path, mode="r", zarr_format=3)
             except Exception as error:  # zarr raises as many kinds as a damaged description can be damaged
+                if is_shortage(error):
+                    raise
                 raise PixelCAMError(f"{self.path}: cannot be opened as a Zarr group ({error}); {REMEDY}") from error
         return self._group
 
@@ -200,6 +209,8 @@ class PseudoLabelStore:
         except PixelCAMError:
             raise
         except Exception as error:  # as when the group is opened
+            if is_shortage(error):
+                raise
             raise PixelCAMError(f"{self.path}: lacks the array '{name}' or its description; {REMEDY}") from error
         if not isinstance(array, zarr.Array):
             raise PixelCAMError(f"{self.path}: '{name}' is a group where an array was expected; {REMEDY}")
@@ -209,8 +220,13 @@ class PseudoLabelStore:
     def _read(self, name: str, selection: int | slice) -> Any:  # noqa: ANN401 - a scalar or an array, as zarr gives it
         array = self._array(name)
         try:
-            return array[selection]
+            if name not in self._rows:
+                self._rows[name] = ShardRows.of(self.path / name, array)
+            rows = self._rows[name]
+            return rows.read(selection) if rows is not None and isinstance(selection, int) else array[selection]
         except Exception as error:  # codecs raise many kinds on damaged bytes, each with the same remedy
+            if is_shortage(error):
+                raise
             raise PixelCAMError(f"{self.path}: array '{name}' is damaged at {selection} ({error}); {REMEDY}") from error
 
 
@@ -258,7 +274,7 @@ def _create_whole(group: zarr.Group, name: str, values: npt.NDArray[np.int64], n
 
 
 def _compressor() -> ZstdCodec:
-    return ZstdCodec(level=3, checksum=True)
+    return ZstdCodec(level=4, checksum=True)
 
 
 def _check_row(image: StoredImage, row: int, label_size: tuple[int, int], cam_size: tuple[int, int]) -> None:
@@ -268,8 +284,8 @@ def _check_row(image: StoredImage, row: int, label_size: tuple[int, int], cam_si
     ):
         if values.dtype != dtype or values.shape != size:
             raise PixelCAMError(f"row {row}: {name} must be {dtype.__name__} {size}, got {values.dtype} {values.shape}")
-    strange = sorted({int(value) for value in np.unique(image.labels)} - set(PIXEL_LABELS.values()))
-    if strange:
+    if sum(count_labels(image.labels)) != image.labels.size:
+        strange = sorted({int(value) for value in np.unique(image.labels)} - set(PIXEL_LABELS.values()))
         raise PixelCAMError(f"row {row}: labels must be 0, 1 or 255, got {strange}")
     if not ((image.cam >= 0) & (image.cam <= 1)).all():  # catches NaN too
         raise PixelCAMError(f"row {row}: a CAM must lie in [0, 1], got {image.cam.min()} to {image.cam.max()}")

@@ -9,12 +9,14 @@ from torch.nn.functional import cross_entropy
 
 from pipeline.cam_request import normalize_cam
 from pipeline.choices import Regularization, Selection
+from pipeline.collectives import gather_rows, wait_for_all
 from pipeline.config import Params
 from pipeline.devices import make_fabric
 from pipeline.domains import PreparedDomain
 from pipeline.localization import Localization
 from pipeline.manifest import Split
 from pipeline.model_files import ModelInfo, save_model
+from pipeline.processes import is_first
 from pipeline.regularization import drop_or_weigh, hide_cells, paste_boxes
 from pipeline.scored_set import validation_images
 from pipeline.teacher import Teacher, TeacherOutput, start_teacher
@@ -22,8 +24,17 @@ from pipeline.training import StepLosses, fit, wanted_selections
 from pipeline.training_set import TrainingBatch, TrainingSet
 
 
-def train_teacher(source: PreparedDomain, *, params: Params, output: Path, checkpoints: Path) -> None:
+def train_teacher(
+    source: PreparedDomain, *, params: Params, output: Path, checkpoints: Path, keep_checkpoint: bool = False
+) -> None:
     """Train a teacher on a domain and write its folder; a training that was killed goes on from `checkpoints`.
+
+    Args:
+        source: the domain to learn from.
+        params: all parameters.
+        output: folder to write.
+        checkpoints: folder for the state of trainings under way.
+        keep_checkpoint: leave the last state there, where the output is not safe yet.
 
     Raises:
         PixelCAMError: the encoder or an image is unfit, or training diverges.
@@ -45,7 +56,7 @@ def train_teacher(source: PreparedDomain, *, params: Params, output: Path, check
             input_size=params.model.input_size,
             batch_size=section.batch_size,
             with_masks=Selection.VAL_PXAP in wanted_selections(section),
-        ),
+        ).share(),
         localizer=ClassMapLocalizer(teacher),
         params=section,
         seed=params.seed,
@@ -54,7 +65,11 @@ def train_teacher(source: PreparedDomain, *, params: Params, output: Path, check
         label="teacher",
     )
     info = ModelInfo(source.classes, source.name, teacher.encoder.spec, teacher.image_head.name, pixel_head=None)
-    save_model(output, result, info=info, params=section, seed=params.seed, parents={})
+    if is_first():
+        save_model(output, result, info=info, params=section, seed=params.seed, parents={})
+        if not keep_checkpoint:
+            result.checkpoint.remove()
+    wait_for_all()
 
 
 class ClassMapLocalizer:
@@ -94,5 +109,5 @@ class TeacherObjective:
         logits = output.image_logits.float()
         loss = cross_entropy(logits, batch.class_idx)
         if partner is not None:
-            loss = share * loss + (1 - share) * cross_entropy(logits, batch.class_idx[partner])
+            loss = share * loss + (1 - share) * cross_entropy(logits, gather_rows(batch.class_idx)[partner])
         return StepLosses(loss + output.penalty, {"image_loss": loss}, logits)

@@ -15,17 +15,23 @@ from torch.nn.functional import cross_entropy
 
 from pipeline.checkpoints import STOPPED, Checkpoint, fingerprint_of, noticing_termination
 from pipeline.choices import Selection
+from pipeline.collectives import average, copy_from_first, interleaved, wait_for_all
 from pipeline.config import TrainingParams
 from pipeline.console import progress_bar, say
 from pipeline.devices import describe_device
 from pipeline.errors import PixelCAMError
 from pipeline.localization import EvaluationBatch, Localizer
 from pipeline.optimizers import freeze_encoder, make_optimizer, make_schedule
-from pipeline.pixel_histogram import count_batch, empty_histogram, pxap
+from pipeline.pixel_histogram import count_batch, empty_histogram, join, pxap
+from pipeline.processes import count, first_to_fail, is_first
 from pipeline.resizing import resize_map
 from pipeline.seeding import make_generator
+from pipeline.torchvision_operators import ensure_torchvision_imports
 from pipeline.training_set import TrainingBatch, TrainingSet
 from pipeline.training_state import Keeper, Kept, TrainingState
+
+ensure_torchvision_imports()
+from timm.layers.norm_act import convert_sync_batchnorm  # noqa: E402 - after torchvision can be imported
 
 
 @dataclass(frozen=True)
@@ -59,12 +65,14 @@ class TrainingResult:
         history: one row per epoch: epoch, step, losses by name, train_accuracy, val_loss, val_accuracy,
             learning_rate; val_pxap where it is asked for.
         device: what it ran on, in words.
+        checkpoint: the training's last state, to be removed when all this is on disk.
     """
 
     kept: dict[Selection, Kept]
     selection: Selection
     history: pd.DataFrame
     device: str
+    checkpoint: Checkpoint
 
     @property
     def selected(self) -> Kept:
@@ -91,7 +99,7 @@ def fit(
         model: has an `encoder`, whose learning rate is its own; gives an output with `image_logits`.
         objective: the losses of a batch.
         training_set: where batches come from.
-        validation: batches of the validation images; may be empty.
+        validation: batches of the validation images, of several processes this one's share; may be empty.
         localizer: the model as a localizer, for the selection by PxAP.
         params: of the training.
         seed: of the order, the augmentation and the drawn pixels.
@@ -104,7 +112,8 @@ def fit(
         SystemExit: SIGTERM came; the state is on disk.
     """
     validation, wanted = list(validation), wanted_selections(params)
-    _check_data(training_set, validation, wanted)
+    _check_data(training_set, validation, params)
+    model = _with_joint_batch_norm(model, fabric)
     freeze_encoder(model, params.frozen)
     optimizer = make_optimizer(model, params)
     determined_by = [params.model_dump(mode="json"), training_set.describe(), seed, describe_device(fabric)]
@@ -114,24 +123,36 @@ def fit(
     wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
     take_step = _Stepper(wrapped, wrapped_optimizer, objective, state, fabric)
     checkpoint.load(state)
+    wait_for_all()  # so that nobody removes what another still reads
     with progress_bar(total=params.steps, label=label, done=state.step) as bar, noticing_termination() as asked_to_stop:
         while state.step < params.steps or state.tally.count:
             wrapped.train()
             for batch in _rest_of_epoch(training_set, state, params):
                 take_step(batch)
                 bar.update()
-                if asked_to_stop.is_set():
+                if asked_to_stop.is_set() and is_first():
                     _stop(checkpoint, state, label)
-            row = state.tally.means() | validate(wrapped, validation, fabric.device)
-            if Selection.VAL_PXAP in wanted:
-                row["val_pxap"] = localization_score(localizer, validation, fabric.device)
-            _check_finite(row, label=label, epoch=state.epoch)
+            row = _score_epoch(state, validation, localizer, fabric, label)
             bar.set_postfix({name: f"{value:.3f}" for name, value in row.items()})
             state.end_epoch(row)
-            checkpoint.save(state)
-    checkpoint.remove()
+            if is_first():
+                checkpoint.save(state)
     _check_finite(_sums_of(model), label=label, epoch=len(state.history))
-    return TrainingResult(state.keeper.kept, params.selection, pd.DataFrame(state.history), describe_device(fabric))
+    history = pd.DataFrame(state.history)
+    return TrainingResult(state.keeper.kept, params.selection, history, describe_device(fabric), checkpoint)
+
+
+def _score_epoch(
+    state: TrainingState, validation: list[EvaluationBatch], localizer: Localizer, fabric: Fabric, label: str
+) -> dict[str, float]:
+    """Return the scores of the epoch that has come to its end, in training and on the validation images."""
+    copy_from_first(state.model.buffers())
+    with fabric.autocast():  # not through Fabric's wrapper: processes may have batches in different number
+        row = state.tally.means() | validate(state.model, validation, fabric.device)
+    _check_finite(row, label=label, epoch=state.epoch)
+    if Selection.VAL_PXAP in state.keeper.selections:
+        row["val_pxap"] = localization_score(localizer, validation, fabric.device)
+    return row
 
 
 def _rest_of_epoch(training_set: TrainingSet, state: TrainingState, params: TrainingParams) -> Iterator[TrainingBatch]:
@@ -141,7 +162,8 @@ def _rest_of_epoch(training_set: TrainingSet, state: TrainingState, params: Trai
 
 
 def _stop(checkpoint: Checkpoint, state: TrainingState, label: str) -> NoReturn:
-    """Leave the state on disk and end the process, as SIGTERM asks for."""
+    """Leave the state on disk and end the process, as SIGTERM asks for, and with it those that wait for it."""
+    first_to_fail()  # so that the others end without a word
     checkpoint.save(state)
     say(f"{label}: stopped after step {state.step}; run the same command again to go on")
     raise SystemExit(STOPPED)
@@ -166,7 +188,9 @@ class _Stepper:
         self.optimizer.zero_grad()
         self.state.schedule.step()
         hits = _hit_rate(losses.image_logits, on_device.class_idx)
-        self.state.tally.add({**losses.parts, "train_accuracy": hits})
+        parts = {**losses.parts, "train_accuracy": hits}
+        means = average(torch.stack([value.detach().float() for value in parts.values()]))
+        self.state.tally.add(dict(zip(parts, means, strict=True)))
 
 
 def wanted_selections(params: TrainingParams) -> set[Selection]:
@@ -176,16 +200,19 @@ def wanted_selections(params: TrainingParams) -> set[Selection]:
 
 @torch.inference_mode()
 def validate(model: nn.Module, batches: Iterable[EvaluationBatch], device: torch.device) -> dict[str, float]:
-    """Return `val_loss` and `val_accuracy` of the image classifier; nothing where there are no batches."""
+    """Return `val_loss` and `val_accuracy` of the image classifier; nothing where there are no batches.
+
+    Of several processes each is given its share of the batches, and returns the values of all.
+    """
     model.eval()
-    loss, hits, count = 0.0, 0.0, 0
+    sums: list[tuple[float, float, int]] = []
     for batch in batches:
         class_idx = batch.class_idx.to(device)
         logits = model(batch.images.to(device)).image_logits.float()
-        loss += float(cross_entropy(logits, class_idx, reduction="sum"))
-        hits += float(_hit_rate(logits, class_idx)) * len(class_idx)
-        count += len(class_idx)
-    return {"val_loss": loss / count, "val_accuracy": hits / count} if count else {}
+        loss = float(cross_entropy(logits, class_idx, reduction="sum"))
+        sums.append((loss, float(_hit_rate(logits, class_idx)) * len(class_idx), len(class_idx)))
+    loss, hits, images = (sum(values) for values in zip((0.0, 0.0, 0), *interleaved(sums), strict=True))
+    return {"val_loss": loss / images, "val_accuracy": hits / images} if images else {}
 
 
 def localization_score(localizer: Localizer, batches: Iterable[EvaluationBatch], device: torch.device) -> float:
@@ -196,7 +223,7 @@ def localization_score(localizer: Localizer, batches: Iterable[EvaluationBatch],
             maps = localizer(batch.images.to(device), batch.class_idx.to(device)).maps
             maps = resize_map(maps.float(), batch.masks.shape[-2:]).clamp(0, 1)
             histogram = count_batch(histogram, maps=maps, batch=batch)
-    return pxap(histogram)
+    return pxap(join(histogram))
 
 
 def _hit_rate(logits: Tensor, class_idx: Tensor) -> Tensor:
@@ -208,16 +235,41 @@ def _sums_of(model: nn.Module) -> dict[str, float]:
     return {name: float(tensor.float().sum()) for name, tensor in model.state_dict().items()}
 
 
-def _check_data(training_set: TrainingSet, validation: list[EvaluationBatch], wanted: set[Selection]) -> None:
+def _with_joint_batch_norm(model: nn.Module, fabric: Fabric) -> nn.Module:
+    """Let batch norm measure the whole batch instead of each process's share, on GPUs; torch cannot elsewhere."""
+    if count() == 1 or fabric.device.type != "cuda":
+        return model
+    # timm's own, since its norms hold activations that torch's would leave out.
+    converted: nn.Module = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    return converted
+
+
+def _check_shares(training_set: TrainingSet, params: TrainingParams) -> None:
+    images = min(params.batch_size, len(training_set))
+    if images % count():
+        raise PixelCAMError(
+            f"batch_size: a batch of {images} images cannot be shared evenly by {count()} processes; take a number of "
+            "processes that divides it, or change batch_size to a multiple of theirs (the result changes with it)"
+        )
+
+
+def _check_data(training_set: TrainingSet, validation: list[EvaluationBatch], params: TrainingParams) -> None:
     if len(training_set) == 0:
         raise PixelCAMError("the source domain has no training image; give some the split 'train'")
-    needs_images = sorted(wanted - {Selection.LAST})
-    if needs_images and not validation:
+    labels = {row.class_idx: row.label for row in training_set.images.manifest.rows}
+    if len(labels) == 1:
+        raise PixelCAMError(
+            f"all training images of the source domain are '{next(iter(labels.values()))}', and a classifier learns "
+            "from two classes or more; mend the labels or the split and prepare the domain again"
+        )
+    _check_shares(training_set, params)
+    needs_images = sorted(wanted_selections(params) - {Selection.LAST})
+    if needs_images and not interleaved([len(batch.image_ids) for batch in validation]):
         raise PixelCAMError(
             f"selection, keep: '{needs_images[0]}' needs validation images and the source domain has none; use 'last'"
         )
-    has_foreground = any(bool(batch.masks[batch.has_mask].any()) for batch in validation)
-    if Selection.VAL_PXAP in needs_images and not has_foreground:
+    has_foreground = interleaved([bool(batch.masks[batch.has_mask].any()) for batch in validation])
+    if Selection.VAL_PXAP in needs_images and not any(has_foreground):
         raise PixelCAMError(
             "selection, keep: 'val_pxap' needs validation images with masks that may be used for selection, and the "
             "source domain has none; choose another selection"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,12 +10,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pipeline.ahead import prepared
 from pipeline.augmentation import Augmentation
+from pipeline.collectives import own_share
 from pipeline.config import AugmentationParams
 from pipeline.manifest import Manifest
 from pipeline.resizing import resize_labels, resize_map
 from pipeline.seeding import make_generator
-from pipeline.square_images import SquareImages
+from pipeline.square_images import SquareImages, UInt8Array
 
 
 class PixelLabels(Protocol):
@@ -91,11 +94,14 @@ class TrainingSet:
     def batches(self, epoch: int, batch_size: int, *, first: int = 0) -> Iterator[TrainingBatch]:
         """Yield an epoch's batches from the `first` on, in an order of the epoch's own.
 
-        A last, smaller batch is left out unless it is the only one.
+        A last, smaller batch is left out unless it is the only one. Of several processes each yields its share of every
+        batch.
         """
         order = torch.randperm(len(self), generator=make_generator(self.seed, "order", epoch)).tolist()
-        for start in range(first * batch_size, self.batch_count(batch_size) * batch_size, batch_size):
-            yield self._collate(order[start : start + batch_size], epoch)
+        starts = range(first * batch_size, self.batch_count(batch_size) * batch_size, batch_size)
+        batches = (own_share(order[start : start + batch_size]) for start in starts)
+        for indices, pictures in prepared(batches, partial(self._picture, epoch=epoch)):
+            yield self._collate(indices, pictures, epoch)
 
     def batch_count(self, batch_size: int) -> int:
         """Return the number of batches of an epoch."""
@@ -111,26 +117,30 @@ class TrainingSet:
             "labels": None if self.store is None else self.store.describe(),
         }
 
-    def _collate(self, indices: list[int], epoch: int) -> TrainingBatch:
-        samples = [self._sample(index, epoch) for index in indices]
+    def _collate(self, indices: list[int], pictures: list[UInt8Array], epoch: int) -> TrainingBatch:
+        labels = [self._labels(index, epoch) for index in indices] if self.store is not None else []
         class_idx = torch.tensor([self.images.manifest.rows[index].class_idx for index in indices])
-        images = torch.stack([sample[0] for sample in samples])
-        if self.store is None:
-            return TrainingBatch(images, class_idx)
-        labels, cams = (torch.stack([sample[part] for sample in samples]) for part in (1, 2))
-        return TrainingBatch(images, class_idx, labels, cams)
+        stacked = torch.from_numpy(np.stack(pictures))
+        images = stacked.permute(0, 3, 1, 2).contiguous().float().div_(255)
+        return TrainingBatch(images, class_idx, *(torch.stack(part) for part in zip(*labels, strict=True)))
 
-    def _sample(self, index: int, epoch: int) -> tuple[Tensor, ...]:
-        """Return a view of an image, float32 (3, S, S) in [0, 1], and of its labels and CAM, (S, S), if it has any."""
-        image_id = self.images.manifest.rows[index].image
-        generator = make_generator(self.seed, "augmentation", epoch, image_id)
-        augmentation = Augmentation(self.augmentation, size=self.input_size, generator=generator)
-        coloured = augmentation.colours(augmentation.geometry(torch.from_numpy(self.images[index])).numpy())
-        image = torch.tensor(coloured).permute(2, 0, 1).float().div_(255)
+    def _picture(self, index: int, *, epoch: int) -> UInt8Array:
+        """Return a view of an image, uint8 (S, S, 3); may be called in any thread."""
+        augmentation = self._augmentation(index, epoch)
+        return augmentation.colours(augmentation.geometry(torch.from_numpy(self.images[index])).numpy())
+
+    def _labels(self, index: int, epoch: int) -> tuple[Tensor, Tensor]:
+        """Return the same view of an image's labels, uint8 (S, S), and of its CAM, float32 (S, S)."""
         if self.store is None:
-            return (image,)
-        stored = self.store.read(image_id)
+            raise ValueError("there are no labels without a store")
+        augmentation = self._augmentation(index, epoch)
+        stored = self.store.read(self.images.manifest.rows[index].image)
         size = (self.images.size, self.images.size)
         labels = augmentation.geometry(resize_labels(torch.from_numpy(stored.labels), size))
         cam = resize_map(torch.from_numpy(stored.cam).float().unsqueeze(0), size).squeeze(0)
-        return image, labels, augmentation.geometry(cam)
+        return labels, augmentation.geometry(cam)
+
+    def _augmentation(self, index: int, epoch: int) -> Augmentation:
+        """Return the draw of an image in an epoch."""
+        generator = make_generator(self.seed, "augmentation", epoch, self.images.manifest.rows[index].image)
+        return Augmentation(self.augmentation, size=self.input_size, generator=generator)

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import pandas as pd
+
 NOT_DEFINED: Final = "–"
 MINUS: Final = "−"
 SCORES: Final = {
@@ -12,6 +14,20 @@ SCORES: Final = {
     "iou": "IoU",
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
+}
+
+MORE_SCORES: Final = {  # keys that lead to a score in evaluation.json, and its title
+    ("pxap_predicted_class",): "PxAP, map of the predicted class",
+    ("pixel_auroc",): "Pixel AUROC",
+    ("image_ap",): "Average precision, mean over images",
+    ("boxes", "max_box_acc_v2"): "MaxBoxAccV2",
+    ("regions", "validation", "dice"): "Dice, threshold chosen on validation",
+    ("regions", "half", "dice"): "Dice, threshold 0.5",
+    ("regions", "oracle", "dice"): "Dice, oracle threshold (chosen on these test images: a bound)",
+    ("regions", "validation", "mean_iou"): "Mean IoU, threshold chosen on validation",
+    ("regions", "validation", "false_positive_share"): "Marked where nothing is, threshold chosen on validation",
+    ("regions", "half", "false_positive_share"): "Marked where nothing is, threshold 0.5",
+    ("auroc",): "AUROC of the classifier",
 }
 
 DomainScores = tuple[str, bool, Mapping[str, Mapping[str, Any]]]  # name, in domain, {"teacher": ..., "pixelcam": ...}
@@ -47,13 +63,45 @@ def score_rows(scores: Mapping[str, Mapping[str, Any]]) -> tuple[ScoreRow, ...]:
     )
 
 
+def more_rows(scores: Mapping[str, Mapping[str, Any]]) -> tuple[ScoreRow, ...]:
+    """Set the models' further scores side by side, those that either of them has."""
+    keys = dict(MORE_SCORES) | {("f1", name): f"F1 of {name}" for name in scores["pixelcam"].get("f1", {})}
+    found = ((title, {model: _at(values, path) for model, values in scores.items()}) for path, title in keys.items())
+    return tuple(
+        _score_row(title, title, teacher={title: values["teacher"]}, pixelcam={title: values["pixelcam"]})
+        for title, values in found
+        if values["teacher"] is not None or values["pixelcam"] is not None
+    )
+
+
+def _at(values: Mapping[str, Any], path: Sequence[str]) -> float | None:
+    """Return the number at the end of a path of keys, None where there is none."""
+    found: Any = values
+    for key in path:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return None if found is None else float(found)
+
+
+def describe_convergence(name: str, history: pd.DataFrame) -> str:
+    """Say in a sentence in which epoch a model was at its best at either task; empty where neither was validated."""
+    clauses = []
+    for column, verb, measure in (("val_pxap", "localizes", "PxAP"), ("val_accuracy", "classifies", "accuracy")):
+        if column in history and history[column].notna().any():
+            best = history[column].argmax()
+            value = percent(float(history[column].iloc[best]))
+            clauses.append(f"{verb} best in epoch {history['epoch'].iloc[best]:.0f} ({measure} {value})")
+    return f"Of {len(history)} epochs, {name} {' and '.join(clauses)}." if clauses else ""
+
+
 def describe_verdict(domains: Sequence[DomainScores]) -> str:
     """Say in one sentence how PixelCAM did against its teacher at both tasks, domain by domain."""
     clauses: list[str] = []
     for name, in_domain, scores in domains:
         where = "in domain" if in_domain else "out of domain"
         subject, rival = ("it", "") if clauses else ("PixelCAM", "its teacher")
-        clauses.append(f"{where} ({name}), {subject} {_describe_domain(scores, rival=rival)}")
+        clauses.append(
+            f"{where} ({name}), {subject} {_describe_domain(scores, rival=rival)}{_describe_collapse(scores)}"
+        )
     sentence = "; ".join(clauses)
     return f"{sentence[:1].upper()}{sentence[1:]}."
 
@@ -68,6 +116,16 @@ def _describe_domain(scores: Mapping[str, Mapping[str, Any]], *, rival: str) -> 
     localizes = _describe("localizes", "PxAP", localization, rival=rival)
     opposed = classification is not None and localization.tenths * classification.tenths < 0
     return f"{localizes} {'but' if opposed else 'and'} {classifies}"
+
+
+def _describe_collapse(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    """Say whose accuracy means nothing because one class is predicted for nearly all images; empty if nobody's."""
+    teacher, pixelcam = (bool(scores[model].get("collapsed")) for model in ("teacher", "pixelcam"))
+    if teacher and pixelcam:
+        return ", though both predict one class for nearly all images"
+    if teacher or pixelcam:
+        return f", though {'it' if pixelcam else 'its teacher'} predicts one class for nearly all images"
+    return ""
 
 
 @dataclass(frozen=True, kw_only=True)

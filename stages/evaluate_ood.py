@@ -4,22 +4,40 @@ from pathlib import Path
 
 from pipeline.config import load_params
 from pipeline.console import run
+from pipeline.domain_matrix import headline, matrix_table, with_spread
 from pipeline.domains import read_domain
 from pipeline.files import write_csv, write_json
-from pipeline.ood_evaluation import evaluate_models
+from pipeline.ood_evaluation import Chain, evaluate_models
 from pipeline.score_tables import curve_table, per_image_table, scores_by_domain
 
 
-def main(params: Path, prepared: Path, models: Path, scores: Path, per_image: Path, curves: Path) -> None:
-    """Score the teacher and PixelCAM in MODELS on the domains in PREPARED; write SCORES, PER_IMAGE and CURVES."""
+def main(
+    params: Path,
+    prepared: Path,
+    models: Path,
+    summary: Path,
+    scores: Path,
+    per_image: Path,
+    curves: Path,
+    matrix: Path,
+) -> None:
+    """Score the models in MODELS on the domains in PREPARED; write SUMMARY, SCORES, PER_IMAGE, CURVES and MATRIX."""
     values = load_params(params)
     domains = [read_domain(name, values, prepared / name) for name in values.target_domains]
-    pixelcam = models / values.final_model
-    evaluations = evaluate_models(domains, teacher=models / "teacher", pixelcam=pixelcam, params=values)
+    folders = {seed: models / f"seed_{seed}" for seed in values.seeds} | {values.seed: models}
+    chains = {
+        seed: Chain(teacher=folder / "teacher", pixelcam=folder / values.final_model)
+        for seed, folder in folders.items()
+    }
+    scored = evaluate_models(domains, chains=chains, params=values)
+    evaluations = next(iter(scored.values()))
     write_csv(per_image, per_image_table(evaluations))
     write_csv(curves, curve_table(evaluations))
-    write_json(scores, scores_by_domain(evaluations))
+    write_csv(matrix, matrix_table(scored, source=values.source))
+    found = with_spread(scores_by_domain(evaluations), scored)
+    write_json(scores, found)
+    write_json(summary, headline(found))
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, parallel=True)

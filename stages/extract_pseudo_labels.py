@@ -17,4 +17,4 @@ def main(params: Path, prepared: Path, teacher: Path, store: Path, quality: Path
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, parallel=True)

@@ -1,15 +1,16 @@
-"""Stage `report`: one self-contained page with scores, curves and pictures, and the method in one picture."""
+"""Stage `report`: one self-contained page with scores, curves and pictures, and pictures as files of their own."""
 
 from pathlib import Path
 
 from pipeline.config import load_params
 from pipeline.console import run
 from pipeline.domains import read_domain
-from pipeline.files import write_text
+from pipeline.files import replacing_folder, write_text
 from pipeline.overlays import write_picture
-from pipeline.overview import draw_overview
-from pipeline.report_content import ReportSources, gather_report
-from pipeline.reporting import render_report
+from pipeline.overview import draw_overlays, draw_overview
+from pipeline.provenance import imported_files
+from pipeline.report_content import ReportSources, gather_report, of_rounds
+from pipeline.reporting import TEMPLATES, render_report
 
 
 def main(
@@ -21,23 +22,35 @@ def main(
     scores: Path,
     per_image: Path,
     curves: Path,
+    matrix: Path,
     page: Path,
     overview: Path,
+    overlays: Path,
 ) -> None:
-    """Write PAGE and the picture OVERVIEW about the teacher and PixelCAM in MODELS, from the files of their metrics."""
+    """Write PAGE, OVERVIEW and the folder OVERLAYS about the teacher and PixelCAM in MODELS.
+
+    STORE and LABEL_QUALITY are those of the first round; those of others lie beside them, with _ROUND in their names.
+    """
     values = load_params(params)
+    root = Path(__file__).resolve().parent.parent
     sources = ReportSources(
         teacher=models / "teacher",
         pixelcam=models / values.final_model,
-        store=store,
+        stores=of_rounds(store, values.rounds),
+        label_quality=of_rounds(label_quality, values.rounds),
         scores=scores,
         per_image=per_image,
         curves=curves,
-        label_quality=label_quality,
+        matrix=matrix,
+        code=[*imported_files(Path(__file__).resolve(), root=root), *sorted(TEMPLATES.resolve().iterdir())],
+        root=root,
     )
     domains = [read_domain(name, values, prepared / name) for name in values.target_domains]
     content = gather_report(domains, sources, values)
     write_picture(overview, draw_overview(content.domains[0].gallery, values))
+    with replacing_folder(overlays) as folder:
+        for domain in content.domains:
+            write_picture(folder / f"{domain.name}.png", draw_overlays(domain.gallery))
     write_text(page, render_report(content))
 
 

@@ -21,4 +21,4 @@ def main(params: Path, prepared: Path, store: Path, teacher: Path, output: Path,
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, parallel=True)

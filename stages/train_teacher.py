@@ -18,4 +18,4 @@ def main(params: Path, prepared: Path, output: Path, checkpoints: Path) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, parallel=True)

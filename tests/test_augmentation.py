@@ -12,6 +12,7 @@ from torch import Tensor
 from pipeline.augmentation import Augmentation
 from pipeline.config import AugmentationParams
 from pipeline.seeding import make_generator
+from pipeline.stain_augmentation import change_stains, draw_stain_change
 
 GEOMETRY = NO_AUGMENTATION.model_copy(update={"flip": True, "rotate": True})
 SIDE, SIZE = 7, 5
@@ -98,7 +99,7 @@ def test_labels_are_never_interpolated() -> None:
 def test_the_draw_depends_on_the_generator_alone() -> None:
     image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     params = AugmentationParams(
-        enlarge=1, flip=True, rotate=True, brightness=0.5, contrast=0.5, saturation=0.5, hue=0.1
+        enlarge=1, flip=True, rotate=True, brightness=0.5, contrast=0.5, saturation=0.5, hue=0.1, stain=0.0
     )
 
     def view(seed: int) -> bytes:
@@ -157,3 +158,20 @@ def test_colours_are_changed_in_a_random_order() -> None:
     orders = {tuple(_augmentation(params, seed)._colour_order) for seed in range(60)}
     assert len(orders) > 15
     assert len({str(_changed(image, seed, brightness=1.0, contrast=1.0)) for seed in range(10)}) > 5
+
+
+def test_stains_are_drawn_after_all_else_and_only_if_asked_for() -> None:
+    params = GEOMETRY.model_copy(update={"brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 0.1})
+    image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    for seed in range(10):
+        generator, stained_generator, expected = make_generator(seed), make_generator(seed), make_generator(seed)
+        plain = Augmentation(params, size=SIZE, generator=generator)
+        stained = Augmentation(params.model_copy(update={"stain": 0.3}), size=SIZE, generator=stained_generator)
+        torch.rand(9, generator=expected, dtype=torch.float64)
+        torch.randperm(4, generator=expected)
+        assert torch.equal(generator.get_state(), expected.get_state())
+        change = draw_stain_change(0.3, expected)
+        assert torch.equal(stained_generator.get_state(), expected.get_state())
+        assert torch.equal(stained.geometry(_positions()), plain.geometry(_positions()))
+        assert np.array_equal(stained.colours(image), plain.colours(change_stains(image, change)))
+        assert not np.array_equal(stained.colours(image), plain.colours(image))

@@ -7,7 +7,9 @@ import numpy.typing as npt
 import pytest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score
 
+from pipeline import bootstrap, histogram_rows
 from pipeline.bootstrap import ImageTable, Interval, compare, interval, resample, score_weighted
+from pipeline.histogram_rows import HistogramRows
 
 NAN = float("nan")
 PIXELS = 30
@@ -21,13 +23,12 @@ def random_images(
     steps = generator.choice(np.linspace(0, 1000, bins).astype(np.int64), (images, PIXELS))
     truth = generator.random((images, PIXELS)) < 0.4
     class_idx = np.arange(images) % 3
+    histograms = HistogramRows()
+    for step, foreground in zip(steps, truth, strict=True):
+        pair = [np.bincount(step[chosen], minlength=1001) for chosen in (foreground, ~foreground)]
+        histograms.append(np.stack(pair).astype(np.int32))
     table = ImageTable(
-        foreground=np.stack([np.bincount(s[t], minlength=1001) for s, t in zip(steps, truth, strict=True)]).astype(
-            np.int32
-        ),
-        background=np.stack([np.bincount(s[~t], minlength=1001) for s, t in zip(steps, truth, strict=True)]).astype(
-            np.int32
-        ),
+        histograms=histograms,
         correct=generator.random(images) < 0.6,
         class_idx=class_idx,
         threshold=0.454,
@@ -39,7 +40,7 @@ def random_images(
 def test_weights_count_images_as_often_as_they_say(seed: int) -> None:
     table, steps, truth = random_images(seed, images=7)
     weights = np.random.default_rng(seed).integers(0, 4, (5, 7))
-    found = score_weighted(table, weights.astype(np.float64))
+    found = score_weighted(table, weights)
     for row, counts in enumerate(weights):
         drawn = np.repeat(np.arange(7), counts)
         values, target = steps[drawn].ravel(), truth[drawn].ravel()
@@ -73,6 +74,16 @@ def test_models_share_their_resamples_and_the_seed_decides() -> None:
     assert not np.array_equal(again["b"]["pxap"], other["b"]["pxap"])
 
 
+def test_how_many_are_taken_at_a_time_changes_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    table, _, _ = random_images(1, images=9)
+    before = resample({"a": table}, groups=range(9), resamples=150, seed=3)["a"]
+    monkeypatch.setattr(bootstrap, "DRAWN_AT_ONCE", 60)  # six resamples
+    monkeypatch.setattr(histogram_rows, "ROWS_AT_ONCE", 4)
+    after = resample({"a": table}, groups=range(9), resamples=150, seed=3)["a"]
+    for score, values in before.items():
+        assert np.array_equal(values, after[score], equal_nan=True)
+
+
 def test_the_spread_is_that_of_a_mean() -> None:
     images = 50
     table, _, _ = random_images(2, images=images)
@@ -93,7 +104,11 @@ def test_a_single_patient_says_nothing_of_others() -> None:
 
 def test_without_foreground_localization_is_undefined_and_accuracy_is_not() -> None:
     table, _, _ = random_images(4, images=4)
-    table = ImageTable(**(vars(table) | {"foreground": np.zeros_like(table.foreground)}))
+    histograms = HistogramRows()
+    for block in table.histograms.blocks():
+        for pair in block:
+            histograms.append(np.stack([np.zeros_like(pair[0]), pair[1]]))
+    table = ImageTable(**(vars(table) | {"histograms": histograms}))
     found = resample({"a": table}, groups=range(4), resamples=20, seed=0)["a"]
     assert np.isnan(found["pxap"]).all()
     assert np.isnan(found["dice"]).all()

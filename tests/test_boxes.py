@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from pipeline import boxes
-from pipeline.boxes import BOX_THRESHOLDS, best_overlaps, box_scores, boxes_at_levels
+from pipeline.boxes import BOX_THRESHOLDS, BoxScores, BoxTally, best_overlaps, boxes_at_levels
 
 Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
@@ -108,17 +108,24 @@ class TestBestOverlaps:
         ]
 
 
-class TestBoxScores:
+def tally(*overlaps: npt.NDArray[np.float64]) -> BoxScores:
+    boxes_of_images = BoxTally()
+    for each in overlaps:
+        boxes_of_images.add(each)
+    return boxes_of_images.scores()
+
+
+class TestBoxTally:
     def test_the_best_threshold_is_one_for_all_images(self) -> None:
         early, late = np.zeros(BOX_THRESHOLDS), np.zeros(BOX_THRESHOLDS)
         early[:50], late[50:] = 0.6, 0.6
-        found = box_scores([early, late])
+        found = tally(early, late)
         assert (found.iou_30, found.iou_50, found.iou_70) == (0.5, 0.5, 0.0)
         assert found.max_box_acc_v2 == pytest.approx(1 / 3)
 
     def test_an_overlap_exactly_on_the_mark_counts(self) -> None:
-        found = box_scores([np.full(BOX_THRESHOLDS, shared / 10) for shared in (3, 5, 7)])
+        found = tally(*(np.full(BOX_THRESHOLDS, shared / 10) for shared in (3, 5, 7)))
         assert [found.iou_30, found.iou_50, found.iou_70] == pytest.approx([1.0, 2 / 3, 1 / 3])
 
     def test_is_undefined_without_images(self) -> None:
-        assert math.isnan(box_scores([]).max_box_acc_v2)
+        assert math.isnan(tally().max_box_acc_v2)

@@ -56,6 +56,16 @@ def test_a_single_point_shows(points: int, marked: bool) -> None:
     assert ("<use" in draw(points=points)) == marked
 
 
+def test_dots_are_as_large_as_they_are_told() -> None:
+    x = np.array([0.0, 1.0])
+    line = Line(x=x, y=x, css_colour="var(--teacher)", dashed=False, dots=np.array([16.0, 64.0]))
+    axis = Axis(title="", limits=None)
+    svg = draw_lines([line], x=axis, y=axis, inches=(4, 3), name="dots")
+    circles = re.findall(r'd="([^"]*)"[^>]*style="fill: var\(--teacher\)', svg)
+    columns = [np.array(re.findall(r"[\d.]+", circle), dtype=np.float64)[::2] for circle in circles]
+    assert [np.ptp(column) for column in columns] == pytest.approx([4, 8])
+
+
 def test_lines_end_where_the_data_end() -> None:
     line = Line(x=np.array([0.0, 1.0]), y=np.array([0.0, 1.0]), css_colour="red", dashed=False)
     unit = Axis(title="", limits=(0, 1))

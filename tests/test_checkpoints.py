@@ -146,7 +146,8 @@ def test_killed_in_any_step_it_goes_on_from_the_last_epoch_to_the_same_bytes(
         resumed = _fit(training_set, tmp_path / "state", params=params, after_step=done.append)
         assert len(done) == 8 - 3 * ((killed_in - 1) // 3), "more than the epoch under way was repeated"
         _assert_same(resumed, undisturbed)
-        assert not list((tmp_path / "state").iterdir()), "the state outlived its training"
+        resumed.checkpoint.remove()
+        assert not list((tmp_path / "state").iterdir())
 
 
 @pytest.mark.parametrize("stopped_in", [1, 2, 3, 7, 8])
@@ -194,6 +195,26 @@ def test_a_fingerprint_depends_on_weights_and_values() -> None:
     with torch.no_grad():
         other.head.bias[0] += 1e-6
     assert fingerprint_of(first, [1]) != fingerprint_of(other, [1])
+
+
+def test_killed_before_its_model_is_on_disk_no_step_is_repeated(training_set: TrainingSet, tmp_path: Path) -> None:
+    first = _fit(training_set, tmp_path / "state")  # and what follows it was killed
+    done: list[int] = []
+    _assert_same(_fit(training_set, tmp_path / "state", after_step=done.append), first)
+    assert done == []
+
+
+def test_without_memory_for_it_a_state_is_not_called_damaged(
+    training_set: TrainingSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fit(training_set, tmp_path / "state")
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("pipeline.checkpoints.load_state", fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        _fit(training_set, tmp_path / "state")
 
 
 @pytest.mark.parametrize("name", ["state.json", "state.safetensors"])

@@ -1,6 +1,7 @@
 """The command: what it prints, what it writes, exit code 1 and one message where something is wrong."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ def _refused(result: Result) -> str:
     return result.stderr
 
 
-@pytest.mark.parametrize("command", ["predict", "labels", "doctor", "results"])
+@pytest.mark.parametrize("command", ["predict", "labels", "export-ome", "doctor", "results", "score"])
 def test_help_lists_every_command(command: str) -> None:
     assert command in _call("--help").stdout
     assert _call(command, "--help").exit_code == 0
@@ -60,6 +61,66 @@ def test_predict_names_an_unreadable_image(finished: Run, tmp_path: Path) -> Non
 def test_predict_names_a_missing_model(finished: Run, tmp_path: Path) -> None:
     image = finished.root / "raw/home/images/test_0.png"
     assert "nowhere/model.json: " in _refused(_call("predict", image, "--model", tmp_path / "nowhere"))
+
+
+def test_predict_takes_the_test_images_of_a_domain_and_a_teacher_and_score_reads_its_maps(
+    finished: Run, tmp_path: Path
+) -> None:
+    maps, masks = tmp_path / "maps", tmp_path / "masks"
+    result = _call(
+        *("predict", "--domain", "home", "--prepared", finished.prepared, "--params", finished.params),
+        *("--model", finished.teacher, "--output", maps, "--format", "zarr", "--maps-only", "--batch-size", 2),
+    )
+    assert result.exit_code == 0
+    assert [line.split(":")[0] for line in result.stdout.splitlines()] == [
+        str(finished.root / f"raw/home/images/test_{number}.png") for number in range(3)
+    ]
+    assert result.stdout.splitlines()[0].endswith(f"; {maps}/heatmaps.zarr/test_0.png")
+    assert [path.name for path in maps.iterdir()] == ["heatmaps.zarr"]
+    masks.mkdir()
+    for number in range(3):
+        shutil.copy(finished.root / f"raw/home/masks/test_{number}.png", masks)
+    scores = json.loads(_call("score", maps / "heatmaps.zarr", masks, "--json").stdout)
+    assert scores["images"] == 3
+    assert 0 < scores["pxap"] < 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected image files, or --domain"),
+        (["a.png", "--domain", "home", "--params", "PARAMS"], "expected image files, or --domain"),
+        (["--domain", "home"], "add --params params.yaml"),
+        (["--domain", "moon", "--params", "PARAMS"], "there is no 'moon'"),
+    ],
+)
+def test_predict_says_which_images_it_wants(finished: Run, arguments: list[str], message: str) -> None:
+    given = [str(finished.params) if argument == "PARAMS" else argument for argument in arguments]
+    assert message in _refused(_call("predict", *given, "--model", finished.pixelcam))
+
+
+def test_export_ome_writes_a_few_images_and_says_how_to_look(finished: Run, tmp_path: Path) -> None:
+    project = ("--prepared", finished.prepared, "--params", finished.params)
+    result = _call("export-ome", finished.store, tmp_path / "out", *project, "--count", 2)
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"2 of 6 images: {tmp_path}/out/**/*.ome.zarr; ")
+    assert f"napari {tmp_path}/out/images/train_0.png.ome.zarr {tmp_path}/out/images/train_0.png.cam" in result.stdout
+    written = sorted(path.name for path in (tmp_path / "out/images").iterdir())
+    assert written == [f"train_{number}.png.{end}" for number in (0, 5) for end in ("cam.ome.zarr", "ome.zarr")]
+    assert "exists already" in _refused(_call("export-ome", finished.store, tmp_path / "out", *project))
+    one = _call("export-ome", finished.store, tmp_path / "one", *project, "--image", "images/train_3.png")
+    assert one.stdout.startswith("1 of 6 images: ")
+    both = _call("export-ome", finished.store, tmp_path / "two", *project, "--image", "a.png", "--count", 1)
+    assert "expected --image or --count, got both" in _refused(both)
+
+
+def test_export_ome_asks_for_the_domain_of_the_store(finished: Run, tmp_path: Path) -> None:
+    store = tmp_path / "store.zarr"
+    shutil.copytree(finished.store, store)
+    text = (store / "zarr.json").read_text(encoding="utf-8")
+    (store / "zarr.json").write_text(text.replace('"domain"', '"was_domain"'), encoding="utf-8")
+    message = _refused(_call("export-ome", store, tmp_path / "out", "--params", finished.params))
+    assert "store.zarr: lacks the attribute domain" in message
 
 
 def test_labels_describes_the_store_and_writes_the_sheet(finished: Run, tmp_path: Path) -> None:

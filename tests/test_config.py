@@ -9,7 +9,8 @@ import yaml
 from pydantic import ValidationError
 
 from pipeline.choices import Tissue
-from pipeline.config import GlasDomain, Params, SyntheticDomain, TableDomain, load_params
+from pipeline.config import Params, load_params
+from pipeline.domain_params import GlasDomain, SyntheticDomain, TableDomain
 from pipeline.errors import PixelCAMError
 
 SHIPPED = Path(__file__).parents[1] / "params.yaml"

@@ -131,7 +131,8 @@ def test_every_command_and_stage_has_the_option(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.delenv("PIXELCAM_DEBUG", raising=False)
     for command in pixelcam.registered_commands:
         assert command.callback is not None
-        result = CliRunner().invoke(pixelcam, [command.callback.__name__, "--help"], env={"COLUMNS": "120"})
+        name = command.callback.__name__.replace("_", "-")
+        result = CliRunner().invoke(pixelcam, [name, "--help"], env={"COLUMNS": "120"})
         assert "--debug" in result.stdout
     result = CliRunner().invoke(pixelcam, ["results", "--debug", "--scores", str(tmp_path / "gone.json")])
     assert result.exit_code == 1

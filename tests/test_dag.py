@@ -19,7 +19,8 @@ from pipeline.config import Params, load_params
 from pipeline.pixelcam import load_pixelcam
 from pipeline.reporting import TEMPLATES
 
-STAGES = ("prepare", "train_teacher", "extract_pseudo_labels", "train_pixelcam", "evaluate_ood", "report")
+STAGES = ("prepare", "train_teacher", "extract_pseudo_labels", "train_pixelcam", "repeat", "evaluate_ood", "report")
+CHAIN = tuple(name for name in STAGES[1:] if name != "repeat")  # what runs by default, after prepare
 ROUNDS = {"extract_round": "extract_pseudo_labels", "train_round": "train_pixelcam"}  # the same programs again
 DAG: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 MODULES = sorted((ROOT / "pipeline").rglob("*.py"))
@@ -41,6 +42,7 @@ def _outs(stage: dict[str, Any]) -> list[str]:
 def test_the_stages_are_the_designs() -> None:
     assert tuple(name for name in DAG if name not in ROUNDS) == STAGES
     assert DAG["prepare"]["foreach"] == "${target_domains}"
+    assert DAG["repeat"]["foreach"] == "${seeds}"
 
 
 @pytest.mark.parametrize("name", ROUNDS)
@@ -91,7 +93,15 @@ def test_the_report_depends_on_its_templates_and_they_are_all_used() -> None:
 
 def test_a_metric_retrains_nothing() -> None:
     assert [name for name in STAGES if "pipeline/metrics.py" in _stage(name)["deps"]] == ["evaluate_ood", "report"]
-    assert [name for name in STAGES if "pipeline/losses.py" in _stage(name)["deps"]] == ["train_pixelcam"]
+    assert [name for name in STAGES if "pipeline/losses.py" in _stage(name)["deps"]] == ["train_pixelcam", "repeat"]
+
+
+def test_a_repeated_chain_depends_on_all_that_the_first_chain_depends_on() -> None:
+    chain = ("train_teacher", "extract_pseudo_labels", "train_pixelcam", "extract_round", "train_round")
+    assert set(_stage("repeat")["params"]) == {"rounds"}.union(*(_stage(name)["params"] for name in chain))
+    assert set(_stage("repeat")["deps"]) >= {
+        path for name in chain for path in _stage(name)["deps"] if "/" in path and path.startswith("pipeline")
+    }
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -99,7 +109,7 @@ def test_a_command_names_its_dependencies_and_outputs(name: str) -> None:
     stage = _stage(name)
     command = stage["cmd"].split()
     assert command[:3] == ["python", "-m", f"stages.{name}"]
-    assert (".checkpoints" in command) == name.startswith("train_")
+    assert (".checkpoints" in command) == (name in ("train_teacher", "train_pixelcam", "repeat"))
     paths = {word for word in command[3:] if "/" in word or word == "models"}
     data = {path for path in stage["deps"] if path.split("/")[0] not in ("pipeline", "stages")}
     assert paths == data | set(_outs(stage))
@@ -243,9 +253,9 @@ class _Repository:
 @pytest.mark.slow
 def test_dvc_reruns_what_has_changed_and_nothing_else(tmp_path: Path) -> None:
     repository = _Repository(tmp_path)
-    assert sorted(repository.repro()) == sorted(["prepare@colon", "prepare@lymph_node", *STAGES[1:]])
+    assert sorted(repository.repro()) == sorted(["prepare@colon", "prepare@lymph_node", *CHAIN])
     assert "up to date" in repository.run(sys.executable, "-m", "dvc", "status")
-    for name in STAGES[1:]:
+    for name in CHAIN:
         assert all((tmp_path / out).exists() for out in _outs(_stage(name)))
     assert repository.run("git", "status", "--porcelain") == "?? dvc.lock\n", "git sees bytes that DVC should hold"
 
@@ -256,6 +266,9 @@ def test_dvc_reruns_what_has_changed_and_nothing_else(tmp_path: Path) -> None:
     store = zarr.open_group(tmp_path / "data/pseudo_labels_round_2.zarr", mode="r")
     assert store.attrs["cam_method"] == "pixelcam"
     assert load_pixelcam(tmp_path / "models/round_2")[1].domain == "colon"
+    repository.set_params({"seeds": [0, 1]})
+    assert repository.repro() == ["repeat@0", "repeat@1", "evaluate_ood", "report"]
+    assert load_pixelcam(tmp_path / "models/seed_1/round_2")[1].domain == "colon"
     metrics = tmp_path / "pipeline/metrics.py"
     metrics.write_text(metrics.read_text(encoding="utf-8") + "# changed\n", encoding="utf-8")
     assert repository.repro("--dry") == ["evaluate_ood", "report"]

@@ -1,7 +1,9 @@
 """The doctor: each finding with its remedy, and none where all is well."""
 
+import os
 import shutil
 import subprocess
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from tiny import Run, start_run, write_params
 from pipeline import doctor
 from pipeline.doctor import Finding, examine
 
-SUBJECTS = ["Python", "torch", "device", "DVC", "git", "disk", "params", "domain home", "domain away"]
+SUBJECTS = ["Python", "torch", "device", "DVC", "DVC lock", "git", "disk", "params", "domain home", "domain away"]
 
 
 def _findings(params: Path) -> dict[str, Finding]:
@@ -82,6 +84,43 @@ def test_git_is_looked_for(started: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "install git" in _findings(started.params)["git"].remedy
 
 
+@pytest.mark.parametrize(
+    ("content", "state", "remedy"),
+    [
+        (None, "free", ""),
+        ('{"read": {}}', "free", ""),
+        ('{"write": {"/out": {"pid": 1, "cmd": "dvc"}}}', "held by process 1, a dvc that runs", ""),
+        ('{"read": {"/out": [{"pid": 2, "cmd": "dvc"}]}}', "left by a dvc that was killed; the next one frees it", ""),
+        ('{"write": {"/out": {"pid": 3, "cmd": "dvc"}}}', "held by process 3, which is no dvc", "rm "),
+        ('{"wri', "is damaged: a dvc was killed while it wrote it", "rm "),
+        ("", "is damaged", "rm "),
+        ("[]", "is damaged", "rm "),
+        ('{"write": {"/out": {}}}', "is damaged", "rm "),
+    ],
+)
+def test_a_lock_that_dvc_left_is_told_with_how_it_is_cleared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, state: str, remedy: str
+) -> None:
+    monkeypatch.setattr(doctor, "_command", {1: "python\0/bin/dvc\0repro", 2: None, 3: "sleep\0300"}.get)
+    lock = tmp_path / ".dvc/tmp/rwlock"
+    lock.parent.mkdir(parents=True)
+    if content is not None:
+        lock.write_text(content, encoding="utf-8")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    finding = _findings(Path("none.yaml"))["DVC lock"]
+    assert state in finding.state
+    assert finding.remedy.startswith(remedy)
+    assert bool(finding.remedy) == bool(remedy)
+
+
+def test_processes_are_known_by_what_they_run() -> None:
+    assert Path(sys.executable).name in str(doctor._command(os.getpid()))
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    assert doctor._command(ended.pid) is None
+
+
 def test_a_full_disk_is_told(started: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     for free, needs_remedy in ((2 * 1024**3 - 1, True), (2 * 1024**3, False)):
@@ -106,4 +145,5 @@ def test_a_gpu_that_torch_cannot_use_is_told(started: Run, monkeypatch: pytest.M
 def test_a_gpu_is_described_as_training_would_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(doctor, "make_fabric", lambda: Fabric(accelerator="cpu", precision="bf16-mixed"))
-    assert _findings(Path("none.yaml"))["device"] == Finding("device", "cpu, bf16-mixed")
+    described = f"cpu, threads: {torch.get_num_threads()}, bf16-mixed"
+    assert _findings(Path("none.yaml"))["device"] == Finding("device", described)

@@ -160,6 +160,7 @@ class TestEvaluateDomain:
         assert (first.image, first.class_idx, first.predicted_idx) == ("image_0", 0, 0)
         assert first.probability == pytest.approx(1 / (1 + math.exp(-10)))
         assert second.probability == pytest.approx(1 / (1 + math.exp(10)))
+        assert first.confidence == second.confidence == pytest.approx(1 / (1 + math.exp(-10)))
         assert first.dice == 0.5
         assert first.iou == pytest.approx(1 / 3)
         assert second.dice == pytest.approx(4 / 5)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from imports import ROOT
 
-from pipeline.files import replacing_file, replacing_folder, sha256_of
+from pipeline.errors import PixelCAMError
+from pipeline.files import replacing_file, replacing_folder, sha256_of, write_text
 
 
 def _names(folder: Path) -> list[str]:
@@ -131,3 +132,35 @@ with only_writer(pathlib.Path({str(tmp_path / "model")!r})):
     with replacing_folder(tmp_path / "model"):
         pass
     assert _names(tmp_path) == ["model"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a device that is always full")
+def test_a_full_disk_is_said_and_the_old_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    (tmp_path / ".table.csv.partial").symlink_to("/dev/full")
+    with pytest.raises(PixelCAMError, match=r"table\.csv: cannot be written: No space left on device; free some space"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert _names(tmp_path) == ["table.csv"]
+
+
+def test_an_error_of_another_file_is_left_as_it_is(tmp_path: Path) -> None:
+    def read_another() -> None:
+        with replacing_file(tmp_path / "table.csv"):
+            (tmp_path / "image.png").read_bytes()
+
+    with pytest.raises(FileNotFoundError, match="image"):
+        read_another()
+    assert _names(tmp_path) == []
+
+
+def test_a_file_is_not_replaced_by_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "colon").write_text("mine")
+    with (
+        pytest.raises(PixelCAMError, match=r"colon: cannot be written: Not a directory; .* move it away"),
+        replacing_folder(tmp_path / "colon"),
+    ):
+        pass
+    assert (tmp_path / "colon").read_text() == "mine"
+    assert _names(tmp_path) == ["colon"]

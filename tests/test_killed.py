@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from commands import stage_commands
 from imports import ROOT
 from tiny import Run, digests, start_run
 
@@ -21,20 +22,6 @@ KILLS = int(os.environ.get("PIXELCAM_KILLS", "6"))
 STAGES = ("prepare", "train_teacher", "extract_pseudo_labels", "train_pixelcam", "evaluate_ood", "report")
 # Longer than one epoch, so that a training has something to go on from.
 CHANGES = {"train_teacher.steps": 12, "train_pixelcam.steps": 12}
-
-
-def _commands(run: Run) -> dict[str, list[list[Path | str]]]:
-    """Return the command lines of every stage, in the order of dvc.yaml."""
-    home = run.prepared / "home"
-    metrics = [run.quality, run.scores, run.per_image, run.curves]
-    return {
-        "prepare": [[name, run.params, run.prepared / name] for name in ("home", "away")],
-        "train_teacher": [[run.params, home, run.teacher, run.checkpoints]],
-        "extract_pseudo_labels": [[run.params, home, run.teacher, run.store, run.quality]],
-        "train_pixelcam": [[run.params, home, run.store, run.teacher, run.pixelcam, run.checkpoints]],
-        "evaluate_ood": [[run.params, run.prepared, run.models, *metrics[1:]]],
-        "report": [[run.params, run.prepared, run.store, run.models, *metrics, run.report, run.overview]],
-    }
 
 
 def _start(stage: str, arguments: list[Path | str]) -> "subprocess.Popen[str]":
@@ -69,7 +56,7 @@ def _outputs(run: Run) -> dict[str, str]:
 def _walk(run: Run, before: Callable[[str, list[Path | str]], None]) -> dict[str, float]:
     """Run every stage, calling `before` each; return how long each took."""
     took: dict[str, float] = {}
-    for stage, calls in _commands(run).items():
+    for stage, calls in stage_commands(run).items():
         for arguments in calls:
             before(stage, arguments)
             took[stage] = _finish(stage, arguments)

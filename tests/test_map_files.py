@@ -13,10 +13,12 @@ from pipeline.map_files import files_by_stem, open_maps
 HEAT = np.array([[0.0, 0.25, 0.5], [0.75, 1.0, 0.125]], dtype=np.float32)
 
 
-def write_array(path: Path, *, ids: list[str] | None, shape: tuple[int, ...] = (2, 2, 3), member: str = "") -> None:
+def write_array(
+    path: Path, *, ids: list[str] | None, shape: tuple[int, ...] = (2, 2, 3), dtype: str = "float16"
+) -> None:
     group = zarr.open_group(path, mode="w")
-    array = group.create_array(member or "cam", shape=shape, dtype="float16")
-    array[...] = 0.5
+    array = group.create_array("cam", shape=shape, dtype=dtype)
+    array[...] = 0.5 if dtype == "float16" else 0
     if ids is not None:
         group.attrs["image_ids"] = list(ids)
 
@@ -129,3 +131,48 @@ class TestZarr:
         (tmp_path / "s.zarr/cam/zarr.json").write_text("{")
         with pytest.raises(PixelCAMError, match="cannot be opened as Zarr"):
             open_maps(tmp_path / "s.zarr/cam")
+
+    def test_whole_numbers_have_a_scale(self, tmp_path: Path) -> None:
+        write_array(tmp_path / "s.zarr", ids=["a", "b"], dtype="uint16")
+        array = zarr.open_array(tmp_path / "s.zarr/cam")
+        array.attrs["scale_factor"] = 1 / 65535
+        array[0] = [[0, 1, 32768], [65535, 65534, 2]]
+        expected = [[0, 1 / 65535, 32768 / 65535], [1, 65534 / 65535, 2 / 65535]]
+        assert open_maps(tmp_path / "s.zarr/cam").read("a") == pytest.approx(np.array(expected), abs=1e-7)
+        array.attrs["scale_factor"] = "1/65535"
+        with pytest.raises(PixelCAMError, match=r"s\.zarr/cam, a: scale_factor must be a number, got '1/65535'"):
+            open_maps(tmp_path / "s.zarr/cam").read("a")
+        del array.attrs["scale_factor"]
+        with pytest.raises(PixelCAMError, match=r"must lie in \[0, 1\], got 0 to 65535"):
+            open_maps(tmp_path / "s.zarr/cam").read("a")
+
+
+class TestGroup:
+    def group(self, path: Path, ids: list[str]) -> "zarr.Group":
+        group = zarr.open_group(path, mode="w", attributes={"image_ids": ids})
+        for number, image_id in enumerate(ids, 1):
+            group.create_array(image_id, data=np.full((number, 2), 1 / number, dtype=np.float32))
+        return group
+
+    def test_arrays_named_by_image_ids_may_differ_in_size(self, tmp_path: Path) -> None:
+        self.group(tmp_path / "m.zarr", ["b.png", "a.1.tif"])
+        maps = open_maps(tmp_path / "m.zarr")
+        assert maps.names == ("a.1", "b")
+        assert maps.read("b").tolist() == [[1, 1]]
+        assert maps.read("a.1").tolist() == [[0.5, 0.5], [0.5, 0.5]]
+
+    def test_what_it_lacks_or_what_is_damaged_is_named(self, tmp_path: Path) -> None:
+        group = self.group(tmp_path / "m.zarr", ["a.png", "b.png", "c.png"])
+        del group["b.png"]
+        chunk = tmp_path / "m.zarr/c.png/c/0/0"
+        chunk.write_bytes(chunk.read_bytes()[:9])
+        maps = open_maps(tmp_path / "m.zarr")
+        with pytest.raises(PixelCAMError, match=r"m\.zarr, b: image_ids names it, but there is no such array"):
+            maps.read("b")
+        with pytest.raises(PixelCAMError, match=r"m\.zarr, c: is damaged .*; write the maps again"):
+            maps.read("c")
+
+    def test_two_images_of_one_name_are_refused(self, tmp_path: Path) -> None:
+        self.group(tmp_path / "m.zarr", ["a.png", "a.tif"])
+        with pytest.raises(PixelCAMError, match="two are called 'a'"):
+            open_maps(tmp_path / "m.zarr")

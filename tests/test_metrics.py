@@ -44,6 +44,24 @@ class TestHistogram:
         above = np.nextafter(np.float32(0.3), np.float32(1)).item()
         assert histogram_of([below, above], [0, 0]).background.nonzero().flatten().tolist() == [299, 300]
 
+    def test_every_threshold_and_its_neighbours_are_binned_as_a_search_does(self) -> None:
+        edges = pixel_histogram.thresholds().float()
+        below, above = (torch.nextafter(edges, torch.tensor(end)) for end in (-1.0, 2.0))
+        noise = torch.rand(100_000, generator=torch.Generator().manual_seed(0))
+        values = torch.cat([edges, below[1:], above[:-1], noise])
+        found = histogram_of(values.tolist(), [1] * len(values)).foreground
+        assert torch.equal(found, torch.bincount(torch.bucketize(values, edges, right=True) - 1, minlength=1001))
+
+    def test_pieces_are_pooled(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        preds, target = random_maps(0)
+        arguments = {"preds": preds, "target": target, "ignore": preds < 0.1}
+        empty = pixel_histogram.empty_histogram(device=CPU)
+        whole = pixel_histogram.update_histogram(empty, **arguments)
+        monkeypatch.setattr(pixel_histogram, "PIECE", 10)
+        pieces = pixel_histogram.update_histogram(empty, **arguments)
+        assert torch.equal(pieces.foreground, whole.foreground)
+        assert torch.equal(pieces.background, whole.background)
+
     def test_only_one_lies_in_the_last_bin(self) -> None:
         almost = np.nextafter(np.float32(1), np.float32(0)).item()
         assert histogram_of([almost, 1.0], [1, 1]).foreground[-2:].tolist() == [1, 1]

@@ -1,6 +1,8 @@
 """A model's folder: read back as written, alike at every save, whole or not at all, and damage is named."""
 
+import hashlib
 import json
+import struct
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +17,12 @@ from tiny import digests
 from torch import nn
 
 from pipeline import model_files
+from pipeline.checkpoints import Checkpoint
 from pipeline.choices import ImageHeadName, PixelHeadName, Selection, Weights
 from pipeline.encoder import EncoderSpec
 from pipeline.errors import PixelCAMError
 from pipeline.files import sha256_of
-from pipeline.model_files import ModelInfo, load_weights, read_info, save_model, weights_sha256
+from pipeline.model_files import ModelInfo, load_weights, read_info, save_model, tensors_sha256, weights_sha256
 from pipeline.training import TrainingResult
 from pipeline.training_state import Kept
 
@@ -57,7 +60,8 @@ def _result(model: nn.Module) -> TrainingResult:
     selected = model.state_dict()
     last = {name: tensor + 1 for name, tensor in selected.items()}
     kept = {Selection.VAL_LOSS: Kept(1, selected), Selection.LAST: Kept(2, last)}
-    return TrainingResult(kept, Selection.VAL_LOSS, history=history, device="cpu, 32-true")
+    checkpoint = Checkpoint(Path("nowhere"), "0")
+    return TrainingResult(kept, Selection.VAL_LOSS, history=history, device="cpu, 32-true", checkpoint=checkpoint)
 
 
 def _save(folder: Path, result: TrainingResult | None = None) -> None:
@@ -116,7 +120,25 @@ def test_the_description_says_how_the_model_came_about(folder: Path) -> None:
         "seed": 3,
         "parents": {"teacher": "abc"},
         "device": "cpu, 32-true",
+        "tensors_sha256": tensors_sha256(_model().state_dict()),
     }
+
+
+def test_the_hash_over_tensors_is_that_of_their_names_types_shapes_and_values() -> None:
+    state = {"b": torch.tensor([[1.0, -2.0]]), "a": torch.tensor(3)}
+    said = b"a torch.int64 ()\n" + struct.pack("<q", 3) + b"b torch.float32 (1, 2)\n" + struct.pack("<2f", 1, -2)
+    expected = hashlib.sha256(said).hexdigest()
+    assert tensors_sha256(state) == expected
+    assert tensors_sha256(dict(reversed(state.items()))) == expected
+    assert tensors_sha256(state | {"b": torch.tensor([[1.0], [-2.0]]).T}) == expected  # another layout in memory
+    for other in (
+        {"b": torch.tensor([[1.0, -2.0000002]])},
+        {"b": torch.tensor([1.0, -2.0])},
+        {"a": torch.tensor(3, dtype=torch.int32)},
+        {"c": torch.tensor(3)},
+    ):
+        assert tensors_sha256(state | other) != expected
+    tensors_sha256({"a": torch.zeros(2, dtype=torch.bfloat16), "b": torch.zeros(0)})
 
 
 def test_the_history_is_a_table_with_six_digits(folder: Path) -> None:
@@ -250,9 +272,15 @@ def _set_value(name: str, value: float) -> Callable[[dict[str, torch.Tensor]], N
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), "cannot be loaded"),
         (lambda path: path.write_bytes(b"\xff" * 64), "cannot be loaded"),
         (lambda path: torch.save({"0.bias": torch.zeros(3)}, path), "cannot be loaded"),
-        (_rewrite(lambda state: state.pop("0.bias")), "0.bias does not fit .1 weights differ"),
-        (_rewrite(lambda state: state.update(more=torch.zeros(1))), "more does not fit .1 weights"),
-        (_rewrite(lambda state: state.update({"0.bias": torch.zeros(3)})), "0.bias does not fit .1 weights differ"),
+        (_rewrite(lambda state: state.pop("0.bias")), r"expected 0.bias of shape \(2,\), got none .1 weights differ"),
+        (
+            _rewrite(lambda state: state.update(more=torch.zeros(1))),
+            r"expected more of shape none, got \(1,\) .1 weights",
+        ),
+        (
+            _rewrite(lambda state: state.update({"0.bias": torch.zeros(3)})),
+            r"expected 0.bias of shape \(2,\), got \(3,\) .1 weights differ",
+        ),
         (_rewrite(_set_value("0.weight", float("nan"))), "0.weight holds values that are not finite"),
         (_rewrite(_set_value("1.running_var", float("inf"))), "1.running_var holds values that are not finite"),
     ],

@@ -9,16 +9,18 @@ import torch
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score
 from tiny import Run
 
+from pipeline.choices import TestTime, Weights
 from pipeline.config import Params, load_params
 from pipeline.domains import PreparedDomain, read_domain
 from pipeline.errors import PixelCAMError
 from pipeline.images import read_image, read_mask
 from pipeline.manifest import Manifest, Split
-from pipeline.ood_evaluation import evaluate_models, load_localizers, scored_images
+from pipeline.ood_evaluation import Chain, evaluate_models, load_models, read_size, scored_images
 from pipeline.pixelcam import load_pixelcam
 from pipeline.score_tables import jsonable
 from pipeline.scores import Evaluation, ModelName, Scores, ThresholdSource
 from pipeline.square_images import squash
+from pipeline.variants import Variant
 
 MAP_SIZE = 32
 
@@ -27,11 +29,17 @@ def _domains(run: Run, params: Params) -> list[PreparedDomain]:
     return [read_domain(name, params, run.prepared / name) for name in params.target_domains]
 
 
+def _evaluate(domains: list[PreparedDomain], run: Run, params: Params) -> list[Evaluation]:
+    """Return the scores proper."""
+    chains = {params.seed: Chain(teacher=run.teacher, pixelcam=run.pixelcam)}
+    return next(iter(evaluate_models(domains, chains=chains, params=params).values()))
+
+
 @pytest.fixture(scope="module")
 def evaluations(finished: Run) -> list[Evaluation]:
     params = load_params(finished.params)
     domains = _domains(finished, params)
-    return evaluate_models(domains, teacher=finished.teacher, pixelcam=finished.pixelcam, params=params)
+    return _evaluate(domains, finished, params)
 
 
 def test_every_domain_is_scored_with_both_models(evaluations: list[Evaluation]) -> None:
@@ -103,14 +111,14 @@ def test_without_selectable_masks_the_threshold_is_fixed(finished: Run) -> None:
         )
         for domain in _domains(finished, params)
     ]
-    found = evaluate_models(domains, teacher=finished.teacher, pixelcam=finished.pixelcam, params=params)
+    found = _evaluate(domains, finished, params)
     assert {(each.scores.threshold, each.scores.threshold_source) for each in found} == {(0.5, ThresholdSource.FIXED)}
 
 
 def test_the_order_of_the_domains_does_not_change_the_scores(finished: Run, evaluations: list[Evaluation]) -> None:
     params = load_params(finished.params)
     domains = _domains(finished, params)[::-1]
-    turned = evaluate_models(domains, teacher=finished.teacher, pixelcam=finished.pixelcam, params=params)
+    turned = _evaluate(domains, finished, params)
     assert [found.domain for found in turned] == ["away", "away", "home", "home"]
     assert [_values(found.scores) for found in turned] == [
         _values(found.scores) for found in evaluations[2:] + evaluations[:2]
@@ -127,23 +135,45 @@ def test_a_domain_without_test_images_is_named(finished: Run) -> None:
     home, away = _domains(finished, params)
     empty = replace(away, manifest=Manifest((), away.manifest.root))
     with pytest.raises(PixelCAMError, match="domain 'away' has no test images"):
-        evaluate_models([home, empty], teacher=finished.teacher, pixelcam=finished.pixelcam, params=params)
+        _evaluate([home, empty], finished, params)
 
 
 def test_a_model_in_the_others_place_is_named(finished: Run) -> None:
     params = load_params(finished.params)
     with pytest.raises(PixelCAMError, match=r"models/teacher: holds a teacher, which has no pixel head"):
-        load_localizers(teacher=finished.teacher, pixelcam=finished.teacher, params=params, device=torch.device("cpu"))
+        load_models(
+            Chain(teacher=finished.teacher, pixelcam=finished.teacher),
+            params.evaluate_ood.weights,
+            device=torch.device("cpu"),
+        )
 
 
 def test_images_are_scored_at_the_models_size_and_masks_at_the_map_size(finished: Run) -> None:
     params = load_params(finished.params)
-    _, image_size = load_localizers(
-        teacher=finished.teacher, pixelcam=finished.pixelcam, params=params, device=torch.device("cpu")
-    )
+    image_size = read_size(Chain(teacher=finished.teacher, pixelcam=finished.pixelcam), params)
     away = _domains(finished, params)[1]
     images = scored_images(away, away.manifest.of_split(Split.TEST), params, image_size=image_size)
     batch = next(iter(images))
     assert batch.images.shape == (2, 3, 64, 64)
     assert batch.masks.shape == (2, MAP_SIZE, MAP_SIZE)
     assert batch.has_mask.all()
+
+
+def test_every_variant_is_scored_and_equal_weights_score_alike(finished: Run, evaluations: list[Evaluation]) -> None:
+    values = load_params(finished.params)
+    options = values.evaluate_ood.model_copy(update={"test_time": tuple(TestTime)})
+    params = values.model_copy(update={"evaluate_ood": options})
+    chains = {params.seed: Chain(teacher=finished.teacher, pixelcam=finished.pixelcam)}
+    scored = evaluate_models(_domains(finished, params), chains=chains, params=params)
+    kept = [Weights.LAST, Weights.VAL_ACCURACY]
+    assert list(scored) == [
+        *(Variant(0, Weights.SELECTED, option) for option in TestTime),
+        *(Variant(0, weights, TestTime.NONE) for weights in kept),
+    ]
+    found = {variant: [_values(each.scores) for each in of_variant] for variant, of_variant in scored.items()}
+    proper = [_values(each.scores) for each in evaluations]
+    assert (
+        found[Variant(0, Weights.SELECTED, TestTime.NONE)] == found[Variant(0, Weights.LAST, TestTime.NONE)] == proper
+    )
+    changed = [found[Variant(0, Weights.SELECTED, option)] for option in TestTime if option is not TestTime.NONE]
+    assert all(other != proper for other in changed)

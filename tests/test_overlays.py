@@ -11,11 +11,14 @@ from pipeline.overlays import (
     FOREGROUND_COLOUR,
     OPACITY,
     Picture,
+    colour_labels,
+    colour_map,
     contact_sheet,
     fit,
     heat_overlay,
     label_overlay,
     mask_contour,
+    outline_layer,
 )
 
 
@@ -133,3 +136,30 @@ class TestContactSheet:
     def test_of_nothing_is_refused(self, rows: list[list[Picture]]) -> None:
         with pytest.raises(ValueError, match="at least one"):
             contact_sheet(rows, side=8)
+
+
+class TestLayers:
+    def test_an_outline_is_that_of_the_contour(self) -> None:
+        mask = np.pad(np.ones((6, 9), dtype=np.bool_), 5)
+        layer = outline_layer(mask, size=mask.shape)
+        drawn = mask_contour(plain(16, 19, (100, 100, 100)), mask=mask)
+        np.testing.assert_array_equal(layer[..., 3] == 255, (drawn == CONTOUR_COLOUR).all(axis=2))
+        np.testing.assert_array_equal(layer[..., 3] > 0, (drawn != 100).any(axis=2))
+        assert (layer[layer[..., 3] == 255][:, :3] == CONTOUR_COLOUR).all()
+
+    def test_an_empty_mask_has_no_outline(self) -> None:
+        assert not outline_layer(np.zeros((4, 4), dtype=np.bool_), size=(8, 8)).any()
+
+    def test_a_map_has_the_colours_of_the_scale(self) -> None:
+        colours = colour_map(np.array([[0.0, 1.0]], dtype=np.float32), size=(3, 40))
+        assert colours.shape == (3, 40, 3)
+        assert tuple(colours[0, 0]) == BACKGROUND_COLOUR
+        np.testing.assert_allclose(colours[0, -1], FOREGROUND_COLOUR, atol=1)
+
+    def test_ignored_labels_are_transparent(self) -> None:
+        layer = colour_labels(np.array([[BACKGROUND, FOREGROUND, IGNORE]], dtype=np.uint8), size=(2, 6))
+        assert [tuple(pixel) for pixel in layer[0, ::2]] == [
+            (*BACKGROUND_COLOUR, 255),
+            (*FOREGROUND_COLOUR, 255),
+            (0, 0, 0, 0),
+        ]

@@ -7,8 +7,8 @@ import pytest
 from tiny import tiny_params
 
 from pipeline.overlays import heat_overlay, label_overlay
-from pipeline.overview import draw_overview
-from pipeline.reporting import GalleryImage, ModelView
+from pipeline.overview import draw_overlays, draw_overview
+from pipeline.report_parts import GalleryImage, ModelView
 
 
 def shown(brightness: int) -> GalleryImage:
@@ -44,3 +44,12 @@ def test_middle_image_is_shown_with_cam_labels_and_map(rule: str) -> None:
     assert not changed[100:160].any(), "the middle of a ramp is neither foreground nor background"
     assert changed[:40].all(), "the lowest quarter is background"
     assert changed[-40:].all(), "the highest quarter is foreground"
+
+
+def test_a_domain_s_sheet_shows_six_images_at_most_from_the_first_to_the_last() -> None:
+    gallery = [shown(brightness) for brightness in range(10, 131, 10)]
+    assert draw_overlays(gallery[:2]).shape == (2 * 264 + 8, 3 * 264 + 8, 3)
+    sheet = draw_overlays(gallery)
+    assert sheet.shape == (6 * 264 + 8, 3 * 264 + 8, 3)
+    assert [int(sheet[8 + row * 264, 8, 0]) for row in (0, 5)] == [10, 130]
+    assert np.array_equal(sheet[8:264, 272:528], heat_overlay(gallery[0].image, heat=gallery[0].teacher.map))

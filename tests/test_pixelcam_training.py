@@ -38,7 +38,7 @@ from pipeline.training_set import TrainingBatch, TrainingSet
 
 
 def _section(**changes: Any) -> PixelCAMParams:  # noqa: ANN401 - any field
-    values = {"steps": 3, "batch_size": 2, "foreground_pixels": 5, "background_pixels": 5, **changes}
+    values = {"steps": 3, "batch_size": 2, "foreground_pixels": 5, "background_pixels": 5, "keep": ["last"], **changes}
     return tiny_params(Path(), {f"train_pixelcam.{key}": value for key, value in values.items()}).train_pixelcam
 
 

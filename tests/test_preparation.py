@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pipeline.choices import SharedPatients, Tissue
-from pipeline.config import SplitsDomain, SplitSizes, SyntheticDomain, TableDomain
+from pipeline.domain_params import SplitsDomain, SplitSizes, SyntheticDomain, TableDomain
 from pipeline.errors import PixelCAMError
 from pipeline.images import read_image, read_mask
 from pipeline.manifest import Manifest, Split, read_manifest

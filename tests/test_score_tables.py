@@ -1,13 +1,16 @@
 """Scores as files: valid JSON, tables that survive a round trip, and a choice of images that owes nothing to chance."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import ROOT, Run
 
 from pipeline import pixel_histogram
 from pipeline.bootstrap import Difference, Interval
@@ -36,6 +39,7 @@ def image_scores(image: str, *, dice: float = 0.5, false_positive_share: float =
         class_idx=1,
         predicted_idx=0,
         probability=1 / 3,
+        confidence=2 / 3,
         ap=dice,
         dice=dice,
         iou=dice / (2 - dice),
@@ -149,6 +153,7 @@ class TestPerImageTable:
         assert read["predicted_class"].tolist() == ["benign", "benign"]
         assert read["correct"].tolist() == [False, False]
         assert read["probability"].tolist() == [0.333333, 0.333333]
+        assert read["confidence"].tolist() == [0.666667, 0.666667]
         assert read["dice"].isna().tolist() == [False, True]
         assert read["ap"].isna().tolist() == [False, True]
         assert read["patient"].tolist() == ["007", "007"]
@@ -158,6 +163,31 @@ class TestPerImageTable:
         table = per_image_table([evaluation_of(image_scores("a.png", dice=NAN))])
         columns = dict(zip(table.columns, table.to_csv(index=False).splitlines()[1].split(","), strict=True))
         assert (columns["dice"], columns["iou"], columns["false_positive_share"]) == ("", "", "0.1")
+
+    def test_pandas_reads_it_without_options(self, finished: Run) -> None:
+        table = pd.read_csv(finished.per_image)
+        assert not table.duplicated(["domain", "model", "image"]).any()
+        assert table.groupby(["domain", "model"]).size().to_dict() == {
+            (domain, model): count for domain, count in (("home", 3), ("away", 4)) for model in ("teacher", "pixelcam")
+        }
+        kinds = {name: dtype.kind for name, dtype in table.dtypes.items()}
+        texts = {name for name in ("domain", "model", "image", "label", "predicted_class") if kinds.pop(name) in "OTU"}
+        assert len(texts) == 5
+        assert (kinds.pop("class_idx"), kinds.pop("correct")) == ("i", "b")
+        assert set(kinds.values()) == {"f"}  # the patient too, who is not known here: all empty
+        assert table["patient"].isna().all()
+        assert table[["probability", "threshold", "foreground_share_predicted"]].notna().all(axis=None)
+        assert table["dice"].notna().tolist() == (table["foreground_share_mask"] > 0).tolist()
+        pd.testing.assert_frame_equal(
+            table.drop(columns="patient"), read_per_image_table(finished.per_image).drop(columns="patient")
+        )
+
+    def test_every_column_is_described(self) -> None:
+        table = per_image_table([evaluation_of(image_scores("a.png"))])
+        text = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
+        section = text.split("## The columns of `metrics/per_image.csv`")[1].split("\n## ")[0]
+        rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+        assert re.findall("`([^`]+)`", "".join(rows)) == list(table.columns)
 
     def test_another_file_is_refused_by_name(self, tmp_path: Path) -> None:
         path = tmp_path / "other.csv"

@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from pipeline.cli import app
 from pipeline.errors import PixelCAMError
+from pipeline.histogram_rows import HistogramRows
 from pipeline.localization_scores import LocalizationTally
 from pipeline.score_tables import jsonable
 from pipeline.scoring import score_maps
@@ -184,12 +185,13 @@ def test_without_region_of_interest_scores_are_null(files: Files) -> None:
 
 def test_an_image_without_mask_counts_for_nothing() -> None:
     preds, target = torch.tensor([[0.9, 0.1]]), torch.tensor([[True, False]])
-    tally = LocalizationTally()
+    rows = HistogramRows()
+    tally = LocalizationTally(rows)
     assert tally.add(preds=preds, target=target) == 1.0
     before = jsonable(asdict(tally.scores({})))
     assert math.isnan(tally.skip())
     assert jsonable(asdict(tally.scores({}))) == before
-    assert len(tally.foreground) == 2
+    assert len(rows) == 2, "but has a row, like every image"
 
 
 def test_an_image_ignored_as_a_whole_counts_for_nothing() -> None:

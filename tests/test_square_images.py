@@ -1,5 +1,6 @@
 """Images as squares: what is kept in memory equals what is read from disk, and a changed file is named."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from tiny import noise_images, write_images
 from pipeline import square_images
 from pipeline.errors import PixelCAMError
 from pipeline.manifest import Manifest
-from pipeline.square_images import SquareImages, check_unchanged, squash
+from pipeline.square_images import SquareImages, SquareReader, check_unchanged, squash
 
 
 @pytest.fixture
@@ -116,3 +117,47 @@ def test_check_unchanged_compares_sha256(tmp_path: Path) -> None:
     check_unchanged(path, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
     with pytest.raises(PixelCAMError, match="file: has changed"):
         check_unchanged(path, "0" * 64)
+
+
+class TestOnDisk:
+    def test_each_image_is_decoded_once(self, tmp_path: Path, read_from_disk: Callable[[], None]) -> None:
+        manifest = write_images(tmp_path, noise_images(3, size=9))
+        kept = SquareImages(manifest, size=6)
+        expected = [kept[index] for index in range(3)]
+        read_from_disk()
+        images = SquareImages(manifest, size=6)
+        first = images[1].copy()
+        (tmp_path / "1.png").unlink()
+        assert np.array_equal(images[1], first)
+        assert all(np.array_equal(images[index], expected[index]) for index in range(3))
+
+    def test_a_full_disk_costs_time_alone(
+        self,
+        tmp_path: Path,
+        read_from_disk: Callable[[], None],
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        def refuse(*_: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        manifest = write_images(tmp_path, noise_images(2))
+        kept = SquareImages(manifest, size=6)
+        read_from_disk()
+        monkeypatch.setattr(os, "posix_fallocate", refuse)
+        images = SquareImages(manifest, size=6)
+        assert "no room for 0.0 GB of decoded images" in capsys.readouterr().err
+        assert np.array_equal(images[1], kept[1])
+        (tmp_path / "1.png").unlink()
+        with pytest.raises(PixelCAMError, match=r"1\.png: does not exist"):
+            images[1]
+
+
+def test_a_reader_reads_anew(tmp_path: Path) -> None:
+    manifest = write_images(tmp_path, noise_images(2, size=9))
+    reader = SquareReader(manifest, size=6)
+    assert len(reader) == 2
+    assert np.array_equal(reader[1], SquareImages(manifest, size=6)[1])
+    Image.new("RGB", (9, 9)).save(tmp_path / "1.png")
+    with pytest.raises(PixelCAMError, match=r"1\.png: has changed"):
+        reader[1]

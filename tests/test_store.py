@@ -2,12 +2,14 @@
 
 import json
 import pickle
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import zarr
 from tiny import digests
@@ -94,7 +96,7 @@ def test_images_are_chunks_of_shards_with_checksums(name: str, size: tuple[int, 
     (sharding,) = found["codecs"]
     assert sharding["name"] == "sharding_indexed"
     assert sharding["configuration"]["chunk_shape"] == [1, *size]
-    assert sharding["configuration"]["codecs"][-1] == {"name": "zstd", "configuration": {"level": 3, "checksum": True}}
+    assert sharding["configuration"]["codecs"][-1] == {"name": "zstd", "configuration": {"level": 4, "checksum": True}}
     assert sharding["configuration"]["index_codecs"][-1]["name"] == "crc32c"
     assert [file.name for file in sorted((written / name / "c").iterdir())] == ["0", "1"]
 
@@ -189,17 +191,37 @@ def data_files(path: Path, name: str) -> list[Path]:
     return sorted(file for file in (path / name / "c").rglob("*") if file.is_file())
 
 
+def stored_values(path: Path, name: str) -> npt.NDArray[Any]:
+    array = zarr.open_group(path, mode="r")[name]
+    assert isinstance(array, zarr.Array)
+    return np.asarray(array[...])
+
+
+def complaint(store: PseudoLabelStore) -> str:
+    """Return what verifying a store complains of, nothing where it does not."""
+    try:
+        store.verify()
+    except PixelCAMError as error:
+        return str(error)
+    return ""
+
+
 @pytest.mark.parametrize("name", ARRAYS)
-def test_a_flipped_bit_is_detected_wherever_it_is(name: str, path: Path) -> None:
+def test_a_flipped_bit_is_detected_wherever_it_changes_a_value(name: str, path: Path) -> None:
     file = data_files(path, name)[0]
-    intact = file.read_bytes()
-    store = PseudoLabelStore(path)
+    intact, values = file.read_bytes(), stored_values(path, name)
+    store, detected = PseudoLabelStore(path), 0
     for position in np.linspace(0, len(intact) - 1, 12).astype(int).tolist():
         damaged = bytearray(intact)
         damaged[position] ^= 1 << (position % 8)
         file.write_bytes(damaged)
-        with pytest.raises(PixelCAMError, match=rf"array '{name}' is damaged .*run the extract_pseudo_labels stage"):
-            store.verify()
+        said = complaint(store)
+        if said:
+            assert re.search(rf"array '{name}' is damaged .*run the extract_pseudo_labels stage", said)
+            detected += 1
+        else:  # a few bits of a frame's header mean nothing for what is in it
+            np.testing.assert_array_equal(stored_values(path, name), values)
+    assert detected >= 10
     file.write_bytes(intact)
     store.verify()
 

@@ -45,7 +45,9 @@ PARAMS = TrainingParams(
     frozen=Frozen.NOTHING,
     layer_decay=1.0,
 )
-FLIPS = AugmentationParams(enlarge=1, flip=True, rotate=True, brightness=0.1, contrast=0, saturation=0, hue=0)
+FLIPS = AugmentationParams(
+    enlarge=1, flip=True, rotate=True, brightness=0.1, contrast=0, saturation=0, hue=0, stain=0.0
+)
 
 
 class _Output(NamedTuple):
@@ -430,6 +432,14 @@ def test_a_selection_without_validation_images_is_refused(training_set: Training
         _fit(training_set, _params(selection=selection))
 
 
+def test_training_images_of_one_class_are_refused(tmp_path: Path) -> None:
+    written = write_images(tmp_path / "images", noise_images(3))
+    rows = tuple(replace(row, class_idx=0, label="benign") for row in written.rows)
+    alike = TrainingSet(Manifest(rows, written.root), input_size=8, augmentation=NO_AUGMENTATION, seed=0)
+    with pytest.raises(PixelCAMError, match=r"all training images .* are 'benign'.*mend the labels or the split"):
+        _fit(alike)
+
+
 def test_no_training_image_is_refused(tmp_path: Path) -> None:
     empty = TrainingSet(Manifest((), tmp_path), input_size=8, augmentation=NO_AUGMENTATION, seed=0)
     with pytest.raises(PixelCAMError, match="no training image"):
@@ -469,7 +479,7 @@ def test_random_draws_come_from_the_seed_and_go_on_from_step_to_step(training_se
 def test_bfloat16_autocast_learns_with_float32_weights(training_set: TrainingSet) -> None:
     params = _params(steps=60, learning_rate=0.01, head_learning_rate=0.1)
     result = _fit(training_set, params, fabric=_fabric("bf16-mixed"), validation=_validation())
-    assert result.device == "cpu, bf16-mixed"
+    assert result.device == f"cpu, threads: {torch.get_num_threads()}, bf16-mixed"
     assert {tensor.dtype for tensor in result.kept[Selection.LAST].state.values()} == {torch.float32, torch.int64}
     assert result.history["image_loss"].iloc[-1] < 0.2
     exact = _fit(training_set, params)

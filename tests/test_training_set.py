@@ -17,7 +17,9 @@ from pipeline.errors import PixelCAMError
 from pipeline.manifest import Manifest
 from pipeline.training_set import TrainingBatch, TrainingSet
 
-FULL = AugmentationParams(enlarge=1.5, flip=True, rotate=True, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.03)
+FULL = AugmentationParams(
+    enlarge=1.5, flip=True, rotate=True, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.03, stain=0.0
+)
 GEOMETRY = NO_AUGMENTATION.model_copy(update={"enlarge": 1.5, "flip": True, "rotate": True})
 
 

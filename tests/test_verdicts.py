@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from pipeline.verdicts import describe_verdict, percent, score_rows
+from pipeline.verdicts import describe_convergence, describe_verdict, more_rows, percent, score_rows
 
 Scores = dict[str, dict[str, Any]]
 
@@ -116,3 +117,38 @@ class TestScoreRows:
 
 def test_percent() -> None:
     assert [percent(value) for value in (0.0, 0.12345, 1.0, None)] == ["0.0", "12.3", "100.0", "–"]
+
+
+@pytest.mark.parametrize(
+    ("collapsed", "said"),
+    [
+        (("teacher", "pixelcam"), ", though both predict one class for nearly all images."),
+        (("teacher",), ", though its teacher predicts one class for nearly all images."),
+        (("pixelcam",), ", though it predicts one class for nearly all images."),
+        ((), "(accuracy 90.0)."),
+    ],
+)
+def test_a_collapse_qualifies_the_verdict(collapsed: tuple[str, ...], said: str) -> None:
+    given = scores((0.6, 0.9), (0.7, 0.9))
+    for model, values in given.items():
+        values["collapsed"] = model in collapsed
+    assert describe_verdict([("colon", True, given)]).endswith(said)
+
+
+def test_each_task_has_its_best_epoch() -> None:
+    history = pd.DataFrame({"epoch": [1, 2, 3], "val_pxap": [0.7, 0.6, 0.5], "val_accuracy": [0.5, 0.875, 0.875]})
+    assert describe_convergence("it", history) == (
+        "Of 3 epochs, it localizes best in epoch 1 (PxAP 70.0) and classifies best in epoch 2 (accuracy 87.5)."
+    )
+    assert "localizes" not in describe_convergence("it", history.drop(columns="val_pxap"))
+    assert describe_convergence("it", history[["epoch"]]) == ""
+
+
+def test_more_rows_are_those_that_a_model_has() -> None:
+    given = scores((0.6, 0.9), (0.7, 0.9))
+    given["teacher"] |= {"auroc": 0.75, "boxes": {"max_box_acc_v2": None}, "f1": {"benign": 0.5}}
+    given["pixelcam"] |= {"auroc": 0.625, "boxes": {"max_box_acc_v2": None}, "f1": {"benign": None}}
+    assert [(row.title, row.teacher, row.pixelcam, row.difference, row.better) for row in more_rows(given)] == [
+        ("AUROC of the classifier", "75.0", "62.5", "−12.5", "teacher"),
+        ("F1 of benign", "50.0", "–", "–", ""),
+    ]

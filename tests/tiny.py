@@ -20,7 +20,9 @@ ROOT = Path(__file__).parent.parent
 SIZE = (72, 60)  # width and height of the images: not square, and not the input size
 CLASSES = ("benign", "malignant")
 COUNTS = {"home": {"train": 6, "val": 2, "test": 3}, "away": {"test": 4}}
-NO_AUGMENTATION = AugmentationParams(enlarge=1, flip=False, rotate=False, brightness=0, contrast=0, saturation=0, hue=0)
+NO_AUGMENTATION = AugmentationParams(
+    enlarge=1, flip=False, rotate=False, brightness=0, contrast=0, saturation=0, hue=0, stain=0.0
+)
 
 
 def make_row(image: str, *, root: Path, **changes: Any) -> ManifestRow:  # noqa: ANN401 - any field
@@ -107,7 +109,7 @@ def params_values(root: Path) -> dict[str, Any]:
     }
     values["model"] |= {"input_size": 64}
     for section in ("train_teacher", "train_pixelcam"):
-        values[section] |= {"steps": 4, "batch_size": 2}
+        values[section] |= {"steps": 4, "batch_size": 2, "keep": ["last", "val_accuracy"]}
     values["train_pixelcam"]["pixel_loss_weight"] = 1.0
     values["cam"] = {"method": "layercam", "layers": [-1], "scales": [1.0], "symmetries": 2}
     values["pixelcam_map"] = {"scales": [1.0], "symmetries": 1}
@@ -180,6 +182,11 @@ class Run:
         return self.root / "metrics/pseudo_labels.json"
 
     @property
+    def summary(self) -> Path:
+        """The few scores that experiments are compared by."""
+        return self.root / "metrics/scores.json"
+
+    @property
     def scores(self) -> Path:
         """The scores."""
         return self.root / "metrics/evaluation.json"
@@ -195,6 +202,11 @@ class Run:
         return self.root / "metrics/precision_recall.csv"
 
     @property
+    def matrix(self) -> Path:
+        """The domain matrix."""
+        return self.root / "metrics/domain_matrix.csv"
+
+    @property
     def report(self) -> Path:
         """The report."""
         return self.root / "reports/index.html"
@@ -203,6 +215,11 @@ class Run:
     def overview(self) -> Path:
         """The method in one picture."""
         return self.root / "reports/overview.png"
+
+    @property
+    def overlays(self) -> Path:
+        """What both models look at, a picture per domain."""
+        return self.root / "reports/overlays"
 
 
 def start_run(root: Path, changes: Mapping[str, object] | None = None) -> Run:
@@ -226,9 +243,11 @@ def finish_run(run: Run) -> None:
     train_teacher.main(run.params, run.prepared / "home", run.teacher, run.checkpoints)
     extract_pseudo_labels.main(run.params, run.prepared / "home", run.teacher, run.store, run.quality)
     train_pixelcam.main(run.params, run.prepared / "home", run.store, run.teacher, run.pixelcam, run.checkpoints)
-    evaluate_ood.main(run.params, run.prepared, run.models, run.scores, run.per_image, run.curves)
-    metrics = (run.quality, run.scores, run.per_image, run.curves)
-    report.main(run.params, run.prepared, run.store, run.models, *metrics, run.report, run.overview)
+    scores = (run.scores, run.per_image, run.curves, run.matrix)
+    evaluate_ood.main(run.params, run.prepared, run.models, run.summary, *scores)
+    report.main(
+        run.params, run.prepared, run.store, run.models, run.quality, *scores, run.report, run.overview, run.overlays
+    )
 
 
 def prepare_domains(run: Run) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.adapters.listing import Listing, raise_faults, read_text
 from pipeline.adapters.split_files import SplitEntry, read_split_files
 from pipeline.adapters.splits import class_name
-from pipeline.config import GlasDomain
+from pipeline.domain_params import GlasDomain
 from pipeline.errors import PixelCAMError, named, shown
 
 PUBLISHED_FOLDER = "Warwick_QU_Dataset_(Released_2016_07_08)"

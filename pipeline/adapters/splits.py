@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipeline.adapters.listing import Listing, existing_path, raise_faults
 from pipeline.adapters.split_files import SplitEntry, read_split_files
-from pipeline.config import SplitsDomain
+from pipeline.domain_params import SplitsDomain
 from pipeline.errors import PixelCAMError, named
 
 

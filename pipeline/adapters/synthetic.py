@@ -10,8 +10,8 @@ from PIL import Image
 
 from pipeline.adapters.listing import Listing
 from pipeline.choices import Tissue
-from pipeline.config import SyntheticDomain
 from pipeline.console import progress
+from pipeline.domain_params import SyntheticDomain
 from pipeline.manifest import Split
 from pipeline.synthetic.render import render_image
 

@@ -5,8 +5,8 @@ import io
 from pathlib import Path
 
 from pipeline.adapters.listing import Listing, raise_faults, read_text
-from pipeline.config import TableDomain
 from pipeline.console import say
+from pipeline.domain_params import TableDomain
 from pipeline.errors import PixelCAMError, named, shown
 from pipeline.manifest import Split
 from pipeline.paths import is_writable, relative_path

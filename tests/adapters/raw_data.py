@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.choices import SharedPatients
-from pipeline.config import GlasDomain, SplitsDomain, TableDomain
+from pipeline.domain_params import GlasDomain, SplitsDomain, TableDomain
 
 PUBLISHED = "Warwick_QU_Dataset_(Released_2016_07_08)"
 HEADER = "name,patient ID, grade (GlaS), grade (Sirinukunwattana et al. 2015)"

@@ -7,7 +7,7 @@ from PIL import Image
 
 from pipeline.adapters.synthetic import render_synthetic
 from pipeline.choices import Tissue
-from pipeline.config import SplitSizes, SyntheticDomain
+from pipeline.domain_params import SplitSizes, SyntheticDomain
 from pipeline.manifest import Split
 
 

@@ -32,14 +32,14 @@ Call = Callable[..., str]
 def _arguments(run: Run, stage: str) -> tuple[object, ...]:
     """Return a stage's arguments, in the order of dvc.yaml."""
     home = run.prepared / "home"
-    metrics = (run.quality, run.scores, run.per_image, run.curves)
+    metrics = (run.quality, run.scores, run.per_image, run.curves, run.matrix)
     return {
         "prepare": ("home", run.params, home),
         "train_teacher": (run.params, home, run.teacher, run.checkpoints),
         "extract_pseudo_labels": (run.params, home, run.teacher, run.store, run.quality),
         "train_pixelcam": (run.params, home, run.store, run.teacher, run.pixelcam, run.checkpoints),
-        "evaluate_ood": (run.params, run.prepared, run.models, *metrics[1:]),
-        "report": (run.params, run.prepared, run.store, run.models, *metrics, run.report, run.overview),
+        "evaluate_ood": (run.params, run.prepared, run.models, run.summary, *metrics[1:]),
+        "report": (run.params, run.prepared, run.store, run.models, *metrics, run.report, run.overview, run.overlays),
     }[stage]
 
 
