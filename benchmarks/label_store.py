@@ -1,0 +1,97 @@
+"""Pseudo-labels in Zarr against one PNG a map: writing all of them, and reading one at random."""
+
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+from shutil import rmtree
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.networks import default_params, smooth_maps
+from benchmarks.outcome import Outcome, Reach, cost, speed
+from benchmarks.settings import Settings
+from benchmarks.timing import side_by_side
+from pipeline.pseudo_labels import make_pseudo_labels
+from pipeline.resizing import resize_map
+from pipeline.store import PseudoLabelStore, StoredImage, write_store
+
+STRIDE = 16  # of the CAMs, by default
+
+
+def measure(settings: Settings) -> Iterator[Outcome]:
+    """Yield the speed of writing, the bytes on disk, and the cost of reading.
+
+    Raises:
+        ValueError: what is read from Zarr and from PNG differs.
+    """
+    count, size = (3, 64) if settings.quick else (128, 512)
+    rows, store, folder = stored_images(count, size), settings.scratch / "labels.zarr", settings.scratch / "labels"
+    names = [f"{number}.png" for number in range(count)]
+    case = f"{count} maps of {size}x{size}"
+    times = side_by_side(
+        lambda: write_zarr(store, rows, names),
+        lambda: write_png(folder, rows, names),
+        rounds=settings.rounds(5),
+        device=settings.fabric.device,
+    )
+    yield speed("label_store", case, "writing to Zarr, with CAMs", "one PNG a map", times=times, target=1.5)
+    in_png, labels_alone, with_cams = bytes_below(folder), bytes_below(store / "labels"), bytes_below(store)
+    for work, found in (("labels in Zarr", labels_alone), ("whole store, with CAMs", with_cams)):
+        yield Outcome(
+            row="label_store",
+            case=case,
+            work=work,
+            against="one PNG a map",
+            figure=found / in_png,
+            unit="times the bytes",
+            reach=Reach.AT_MOST,
+            target=1.0,
+            details={"bytes": found, "against_bytes": in_png},
+        )
+    reader = PseudoLabelStore(store)
+    order = np.random.default_rng(0).permutation(count).tolist()
+    for index in order:
+        if not np.array_equal(reader.read(names[index]).labels, decode(folder / names[index])):
+            raise ValueError(f"{names[index]}: Zarr and PNG differ")
+    zarr_next, png_next = cycle(order), cycle(order)
+    times = side_by_side(
+        lambda: reader.read(names[next(zarr_next)]),
+        lambda: decode(folder / names[next(png_next)]),
+        rounds=settings.rounds(200),
+        device=settings.fabric.device,
+    )
+    yield cost("label_store", case, "reading a sample, with its CAM", "decoding its PNG", times=times, target=1.0)
+
+
+def stored_images(count: int, size: int) -> list[StoredImage]:
+    """Return CAMs and labels as the default params make them."""
+    cams = smooth_maps(count, size // STRIDE)[:, 0]
+    labels = make_pseudo_labels(resize_map(cams, (size, size)), default_params().extract_pseudo_labels).numpy()
+    return [StoredImage(each, cam.numpy().astype(np.float16), 0) for each, cam in zip(labels, cams, strict=True)]
+
+
+def write_zarr(store: Path, rows: list[StoredImage], names: list[str]) -> None:
+    """Write the store as the pipeline does, over one that may be there."""
+    rmtree(store, ignore_errors=True)
+    shapes = {"label_size": rows[0].labels.shape, "cam_size": rows[0].cam.shape}
+    write_store(store, iter(rows), image_count=len(rows), attributes={"image_ids": names}, **shapes)
+
+
+def write_png(folder: Path, rows: list[StoredImage], names: list[str]) -> None:
+    """Write the labels alone, one file each."""
+    rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name, row in zip(names, rows, strict=True):
+        Image.fromarray(row.labels).save(folder / name)
+
+
+def decode(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Return the labels of a file."""
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def bytes_below(folder: Path) -> int:
+    """Return what all files of a folder take."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

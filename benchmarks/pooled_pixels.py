@@ -1,0 +1,68 @@
+"""PxAP at 1,001 thresholds against `numpy.histogram` image by image, as the published evaluator counts."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks.networks import smooth_maps
+from benchmarks.outcome import Outcome, Reach, seconds, speed
+from benchmarks.settings import Settings
+from benchmarks.timing import side_by_side
+from pipeline.pixel_histogram import STEPS, empty_histogram, pxap, thresholds, update_histogram
+
+
+def measure(settings: Settings) -> Iterator[Outcome]:
+    """Yield the speed, and how far both values are apart."""
+    device = settings.fabric.device
+    count, size = (3, 32) if settings.quick else (200, 512)
+    maps, masks = random_maps(count, size)
+    on_device = maps.to(device), masks.to(device)
+    found: dict[str, float] = {}
+
+    def ours() -> None:
+        histogram = empty_histogram(device=device)
+        for heat, mask in zip(*on_device, strict=True):
+            histogram = update_histogram(histogram, preds=heat, target=mask)
+        found["ours"] = pxap(histogram)
+
+    def theirs() -> None:
+        found["numpy"] = reference_pxap(maps.numpy(), masks.numpy())
+
+    times = side_by_side(ours, theirs, rounds=settings.rounds(3), device=device)
+    case = f"{count} maps of {size}x{size}"
+    yield speed("pooled_pixels", case, "PxAP", "numpy.histogram per image", times=times, target=20)
+    yield Outcome(
+        row="pooled_pixels",
+        case=case,
+        work="PxAP",
+        against="numpy.histogram per image",
+        figure=abs(found["ours"] - found["numpy"]),
+        unit="apart",
+        reach=Reach.AT_MOST,
+        target=1e-9,
+        details={**seconds(times), **found},
+    )
+
+
+def random_maps(count: int, size: int) -> tuple[Tensor, Tensor]:
+    """Return maps float32 and masks bool, (count, size, size): noisy blobs, foreground where they are rather high."""
+    blobs = smooth_maps(count, size)[:, 0]
+    noise = torch.rand(blobs.shape, generator=torch.Generator().manual_seed(1))
+    return (0.7 * blobs + 0.3 * noise).clamp(0, 1), blobs > 0.55
+
+
+def reference_pxap(maps: NDArray[np.float32], masks: NDArray[np.bool_]) -> float:
+    """Return PxAP from two `numpy.histogram` per image, thresholds compared as float32 like here."""
+    edges = np.append(thresholds().float().numpy(), np.float32(2))
+    counts = np.zeros((2, STEPS + 1))
+    for heat, mask in zip(maps, masks, strict=True):
+        counts[0] += np.histogram(heat[mask], bins=edges)[0]
+        counts[1] += np.histogram(heat[~mask], bins=edges)[0]
+    true_positive, false_positive = counts[:, ::-1].cumsum(axis=1)
+    with np.errstate(invalid="ignore"):
+        precision = np.nan_to_num(true_positive / (true_positive + false_positive))
+    gained = np.diff(true_positive / true_positive[-1], prepend=0)
+    return float((precision * gained).sum())
