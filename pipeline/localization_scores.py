@@ -80,10 +80,10 @@ class LocalizationTally:
             PixelCAMError: a map value is NaN or outside [0, 1].
             ValueError: shapes or dtypes do not fit.
         """
-        preds, target = preds.detach().float().cpu(), target.cpu()
+        preds = preds.detach().float()
+        self._count(_histogram_of(preds, target=target, ignore=ignore))
+        preds, target = preds.cpu(), target.cpu()
         ignore = None if ignore is None else ignore.cpu()
-        empty = pixel_histogram.empty_histogram(device=CPU)
-        self._count(pixel_histogram.update_histogram(empty, preds=preds, target=target, ignore=ignore))
         values, truth = preds.numpy(), target.numpy()
         if ignore is None:
             ap = average_precision(preds=values, target=truth)
@@ -154,3 +154,15 @@ def _region(pooled: PixelHistogram, empty: PixelHistogram, *, threshold: float) 
         mean_iou=metrics.mean_iou(counts).item(),
         false_positive_share=(in_vain.false_positive.double() / negatives).item(),
     )
+
+
+def _histogram_of(preds: Tensor, *, target: Tensor, ignore: Tensor | None) -> PixelHistogram:
+    """Count the pixels of an image on the device of its map, and return them on the CPU."""
+    device = preds.device
+    counted = pixel_histogram.update_histogram(
+        pixel_histogram.empty_histogram(device=device),
+        preds=preds,
+        target=target.to(device),
+        ignore=None if ignore is None else ignore.to(device),
+    )
+    return PixelHistogram(foreground=counted.foreground.cpu(), background=counted.background.cpu())
