@@ -193,10 +193,10 @@ def _add_predicted_class(
         empty, maps=localization.maps[wrong.to(localization.maps.device)], batch=images
     )
     after = pixel_histogram.count_batch(empty, maps=other.maps, batch=images)
-    tally.predicted_class_change = PixelHistogram(
-        foreground=tally.predicted_class_change.foreground + (after.foreground - before.foreground).cpu(),
-        background=tally.predicted_class_change.background + (after.background - before.background).cpu(),
+    change = PixelHistogram(
+        foreground=(after.foreground - before.foreground).cpu(), background=(after.background - before.background).cpu()
     )
+    tally.predicted_class_change = pixel_histogram.add_histograms(tally.predicted_class_change, change)
 
 
 def localize(localizer: Localizer, batch: EvaluationBatch, *, map_size: int, device: torch.device) -> Localization:

@@ -51,14 +51,15 @@ def evaluate_models(
     Raises:
         PixelCAMError: a model is damaged, an image cannot be read, or a domain has no test image.
     """
+    kept = {seed: _kept_by_both(chain) for seed, chain in chains.items()}  # says at once which model is missing
     first = chains[params.seed]
     scorer = _Scorer(domains, params, image_size=read_size(first, params))
-    epochs = _kept_by_both(first)
-    scored: dict[tuple[int, TestTime, tuple[int, int]], list[Evaluation]] = {}
+    epochs = kept[params.seed]
+    scored: dict[tuple[int, TestTime, Weights | tuple[int, int]], list[Evaluation]] = {}
     result: dict[Variant, list[Evaluation]] = {}
     for variant in list_variants(params, epochs.keys()):
         # Selections often choose the same epoch, whose scores are then known.
-        state = (variant.seed, variant.test_time, epochs[variant.weights])
+        state = (variant.seed, variant.test_time, epochs.get(variant.weights, variant.weights))
         if state not in scored:
             scored[state] = scorer.score(chains[variant.seed], variant)
         result[variant] = scored[state]
@@ -66,7 +67,7 @@ def evaluate_models(
 
 
 class _Scorer:
-    """Scores variants on one set of images, which are read and resized once."""
+    """Scores variants on the same images; what an option at test time is fitted on is fitted once."""
 
     def __init__(self, domains: Sequence[PreparedDomain], params: Params, *, image_size: int) -> None:
         self.params = params

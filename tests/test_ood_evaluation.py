@@ -1,6 +1,7 @@
 """Both models on every domain: scores recomputed from models, images and masks, thresholds from the source alone."""
 
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -177,3 +178,24 @@ def test_every_variant_is_scored_and_equal_weights_score_alike(finished: Run, ev
     )
     changed = [found[Variant(0, Weights.SELECTED, option)] for option in TestTime if option is not TestTime.NONE]
     assert all(other != proper for other in changed)
+
+
+def test_weights_that_were_not_kept_are_named(finished: Run) -> None:
+    values = load_params(finished.params)
+    evaluation = values.evaluate_ood.model_copy(update={"weights": Weights.VAL_PXAP})
+    params = values.model_copy(update={"evaluate_ood": evaluation})
+    with pytest.raises(PixelCAMError, match=r"val_pxap\.safetensors: was not kept; add val_pxap to keep"):
+        _evaluate(_domains(finished, params), finished, params)
+
+
+def test_a_missing_chain_is_named_before_any_image_is_scored(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = load_params(finished.params).model_copy(update={"seeds": (3,)})
+    chains = {
+        params.seed: Chain(teacher=finished.teacher, pixelcam=finished.pixelcam),
+        3: Chain(teacher=tmp_path / "teacher", pixelcam=tmp_path / "pixelcam"),
+    }
+    monkeypatch.setattr("pipeline.ood_evaluation.evaluate_domain", None)
+    with pytest.raises(PixelCAMError, match=r"teacher/model\.json: cannot be read"):
+        evaluate_models(_domains(finished, params), chains=chains, params=params)
