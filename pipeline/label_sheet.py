@@ -20,7 +20,7 @@ SHOWN_ATTRIBUTES: Final = (
     "cam_method",
     "cam_layers",
     "cam_scales",
-    "cam_flip",
+    "cam_symmetries",
     "background_class",
     "schema_version",
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import Run
 
 from pipeline.errors import PixelCAMError
 from pipeline.label_sheet import describe_store, write_label_sheet
@@ -48,6 +49,12 @@ def test_the_description_says_size_provenance_and_shares(tmp_path: Path) -> None
     assert described["labels, all (4 images)"] == "background 25.0%, foreground 25.0%, ignore 50.0%"
     assert described["labels, benign (2 images)"] == "background 50.0%, foreground 50.0%, ignore 0.0%"
     assert described["labels, malignant (2 images)"] == "background 0.0%, foreground 0.0%, ignore 100.0%"
+
+
+def test_a_store_as_extracted_says_all_that_is_shown(finished: Run) -> None:
+    described = dict(describe_store(PseudoLabelStore(finished.store)))
+    assert described["cam_symmetries"] == "2"
+    assert "not said" not in described.values()
 
 
 def test_a_class_without_images_has_no_share(tmp_path: Path) -> None:
