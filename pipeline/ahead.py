@@ -1,18 +1,15 @@
 """Prepare the items of batches in threads, and where a GPU computes meanwhile, those of the next batch too."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final, TypeVar
+from concurrent.futures import Future
+from typing import TypeVar
 
 import torch
 
-from pipeline.processes import count_here
+from pipeline.threads import make_pool
 
 Value = TypeVar("Value")
-
-WORKERS: Final = min(16, max(1, (os.cpu_count() or 1) // count_here()[0]))  # of every process on this machine
 
 
 def prepared(
@@ -22,12 +19,12 @@ def prepared(
 
     Args:
         batches: items, batch by batch; the next ones are asked for no sooner than they are prepared.
-        prepare: is called in any thread. It should leave torch alone, which starts threads of its own in each.
+        prepare: is called in any thread. Torch has one core in each.
         ahead: how many batches more are under way while one is used. By default one where there is a GPU, else none:
             a processor that computes itself has no time to spare.
     """
     ahead = int(torch.cuda.is_available()) if ahead is None else ahead
-    pool = ThreadPoolExecutor(WORKERS)
+    pool = make_pool()
     try:
         under_way: deque[tuple[list[int], list[Future[Value]]]] = deque()
         for batch in batches:
