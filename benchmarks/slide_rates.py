@@ -34,7 +34,8 @@ from pipeline.pseudo_labels import make_pseudo_labels
 from pipeline.resizing import resize_map
 from pipeline.scores import Fitted, ModelName, Threshold, ThresholdSource
 from pipeline.seeding import make_generator
-from pipeline.store import StoredImage, write_store
+from pipeline.store import StoredImage
+from pipeline.store_writer import write_store
 from pipeline.teacher import build_teacher
 from pipeline.training_set import TrainingBatch, TrainingSet
 

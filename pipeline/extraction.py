@@ -1,13 +1,12 @@
 """From a trained model to a store of pseudo-labels: a CAM for every training image, cut and written shard by shard."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-import torch
+from lightning_fabric import Fabric
 
 from pipeline.collectives import in_order
 from pipeline.config import ExtractionParams, Params
@@ -16,6 +15,7 @@ from pipeline.devices import make_fabric
 from pipeline.domains import PreparedDomain
 from pipeline.errors import PixelCAMError
 from pipeline.files import replacing_folder
+from pipeline.in_flight import Fetched, in_flight, to_device
 from pipeline.label_quality import LabelQuality
 from pipeline.labels import BACKGROUND
 from pipeline.localization import Localizer
@@ -26,10 +26,20 @@ from pipeline.processes import is_first
 from pipeline.pseudo_labels import make_pseudo_labels
 from pipeline.resizing import resize_map
 from pipeline.scored_set import ScoredSet
-from pipeline.store import StoredImage, write_store
+from pipeline.store import StoredImage
+from pipeline.store_writer import write_store
 
 
-def extract_pseudo_labels(source: PreparedDomain, *, teacher: Path, params: Params, output: Path) -> dict[str, Any]:
+class _Labelled(NamedTuple):
+    """A batch whose labels, uint8 (B, S, S), and CAMs, float16 (B, h, w), may still be under way from the device."""
+
+    class_idx: list[int]
+    labels_and_cam: Fetched
+
+
+def extract_pseudo_labels(
+    source: PreparedDomain, *, teacher: Path, params: Params, output: Path, ahead: int | None = None
+) -> dict[str, Any]:
     """Write the store of the source's training images and return the quality of its labels for `dvc metrics`.
 
     Args:
@@ -37,15 +47,16 @@ def extract_pseudo_labels(source: PreparedDomain, *, teacher: Path, params: Para
         teacher: the folder of the model whose maps are cut: a teacher, or PixelCAM for another round.
         params: all parameters.
         output: the store; is replaced as a whole.
+        ahead: how many batches more the device is given while one's rows are made; see `in_flight`.
 
     Raises:
         PixelCAMError: there is no training image, one cannot be read, or the teacher is damaged.
     """
     model, info = load_model(teacher)
-    device = make_fabric().device
+    fabric = make_fabric()
     read = map_params(model, params)
     image_scale = read.image_scale
-    localizer = as_localizer(model.to(device), params, image_scale=image_scale)
+    localizer = as_localizer(model.to(fabric.device), params, image_scale=image_scale)
     section = params.extract_pseudo_labels
     images = ScoredSet(
         source.manifest.of_split(Split.TRAIN),
@@ -57,8 +68,9 @@ def extract_pseudo_labels(source: PreparedDomain, *, teacher: Path, params: Para
     if len(images.manifest) == 0:
         raise PixelCAMError("the source domain has no training image; give some the split 'train'")
     background = source.background_class_idx
-    quality = LabelQuality(source.classes)
-    rows = chain.from_iterable(in_order(_rows(images.share(), localizer, section, background, device, quality)))
+    quality = LabelQuality(source.classes, device=fabric.device)
+    labelled = _labelled(images.share(), localizer, section, background, fabric, quality)
+    rows = chain.from_iterable(in_order(_rows(in_flight(labelled, depth=ahead))))
     attributes = {
         **section.model_dump(mode="json", exclude={"batch_size"}),
         "cam_method": "pixelcam",  # unless what follows names a method of CAM
@@ -68,6 +80,7 @@ def extract_pseudo_labels(source: PreparedDomain, *, teacher: Path, params: Para
         "domain": source.name,
         "encoder": info.encoder.name,
         "image_ids": [row.image for row in images.manifest.rows],
+        "precision": str(fabric.strategy.precision.precision),
         "teacher_sha256": weights_sha256(teacher),
     }
     if is_first():
@@ -91,22 +104,28 @@ def _write(output: Path, rows: Iterator[StoredImage], images: ScoredSet, attribu
         )
 
 
-def _rows(
+def _labelled(
     images: ScoredSet,
     localizer: Localizer,
     params: ExtractionParams,
     background_class_idx: int | None,
-    device: torch.device,
+    fabric: Fabric,
     quality: LabelQuality,
-) -> Iterator[list[StoredImage]]:
-    """Yield the rows of the store, batch by batch in the order of the manifest, counting their quality on the way."""
+) -> Iterator[_Labelled]:
+    """Launch batch by batch, in the order of the manifest, and count the quality of the labels; wait for no device."""
     for batch in progress(images, label="pseudo-labels"):
-        cam = localizer(batch.images.to(device), batch.class_idx.to(device)).maps
-        labels = make_pseudo_labels(resize_map(cam, (images.mask_size, images.mask_size)), params).cpu()
-        labels[batch.class_idx == (-1 if background_class_idx is None else background_class_idx)] = BACKGROUND
+        class_idx = to_device(batch.class_idx, fabric.device)
+        with fabric.autocast():
+            cam = localizer(to_device(batch.images, fabric.device), class_idx).maps
+        labels = make_pseudo_labels(resize_map(cam, (images.mask_size, images.mask_size)), params)
+        if background_class_idx is not None:
+            labels.masked_fill_((class_idx == background_class_idx)[:, None, None], BACKGROUND)
         quality.update(labels, batch)
-        stored_cam = cam.cpu().numpy().astype(np.float16)
-        yield [
-            StoredImage(labels[index].numpy(), stored_cam[index], class_idx)
-            for index, class_idx in enumerate(batch.class_idx.tolist())
-        ]
+        yield _Labelled(batch.class_idx.tolist(), Fetched(labels, cam.half()))
+
+
+def _rows(labelled: Iterable[_Labelled]) -> Iterator[list[StoredImage]]:
+    """Yield the rows of the store, batch by batch."""
+    for batch in labelled:
+        labels, cam = (tensor.numpy() for tensor in batch.labels_and_cam.wait())
+        yield [StoredImage(*row) for row in zip(labels, cam, batch.class_idx, strict=True)]

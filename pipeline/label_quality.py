@@ -6,38 +6,49 @@ import torch
 from torch import Tensor
 
 from pipeline.collectives import interleaved
+from pipeline.in_flight import to_device
 from pipeline.labels import PIXEL_LABELS
 from pipeline.localization import EvaluationBatch
 
 
 class LabelQuality:
-    """Counts of pseudo-labels against masks, per class, streamed over batches."""
+    """Counts of pseudo-labels against masks, per class, streamed over batches and kept where they are counted.
 
-    def __init__(self, classes: tuple[str, ...]) -> None:
+    Args:
+        classes: names of the image classes.
+        device: where the pseudo-labels are; None: in main memory.
+    """
+
+    def __init__(self, classes: tuple[str, ...], *, device: torch.device | None = None) -> None:
         self.classes = classes
         shape = (len(classes), len(PIXEL_LABELS))
-        self._count = torch.zeros(shape, dtype=torch.int64)
-        self._judged = torch.zeros(shape, dtype=torch.int64)  # pixels with a truth to compare with
-        self._foreground = torch.zeros(shape, dtype=torch.int64)  # of these, truly foreground
+        self._device = device or torch.device("cpu")
+        self._count = torch.zeros(shape, dtype=torch.int64, device=self._device)
+        self._judged = torch.zeros_like(self._count)  # pixels with a truth to compare with
+        self._foreground = torch.zeros_like(self._count)  # of these, truly foreground
 
     def update(self, pseudo_labels: Tensor, batch: EvaluationBatch) -> None:
-        """Add a batch: pseudo-labels uint8 (B, S, S): 0, 1, 255; the batch's masks have the same size."""
-        judged = batch.has_mask[:, None, None].expand_as(batch.masks)
+        """Add a batch: pseudo-labels uint8 (B, S, S): 0, 1, 255; the batch's masks have the same size.
+
+        Nothing here waits for a device.
+        """
+        masks, class_idx = to_device(batch.masks, self._device), to_device(batch.class_idx, self._device)
+        judged = to_device(batch.has_mask, self._device)[:, None, None].expand_as(masks)
         if batch.ignore is not None:
-            judged = judged & ~batch.ignore
+            judged = judged & ~to_device(batch.ignore, self._device)
         for column, value in enumerate(PIXEL_LABELS.values()):
             found = pseudo_labels == value
             for counts, where in (
                 (self._count, found),
                 (self._judged, found & judged),
-                (self._foreground, found & judged & batch.masks),
+                (self._foreground, found & judged & masks),
             ):
-                counts[:, column].index_add_(0, batch.class_idx, where.sum(dim=(1, 2)))
+                counts[:, column].index_add_(0, class_idx, where.sum(dim=(1, 2)))
 
     def join(self) -> None:
         """Add what other processes have counted."""
         for counts in (self._count, self._judged, self._foreground):
-            counts.copy_(torch.stack(interleaved([counts])).sum(dim=0))
+            counts.copy_(torch.stack(interleaved([counts.cpu()])).sum(dim=0))
 
     def summary(self) -> dict[str, Any]:
         """Return, for "all" and per class, `share` of each label, `precision` and `recall` of all but ignore.

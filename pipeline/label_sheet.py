@@ -21,6 +21,7 @@ SHOWN_ATTRIBUTES: Final = (
     "cam_layers",
     "cam_scales",
     "cam_symmetries",
+    "precision",
     "background_class",
     "schema_version",
 )

@@ -35,10 +35,10 @@ def make_pseudo_labels(cam: Tensor, params: ExtractionParams) -> Tensor:
             foreground = _highest(cam, params.foreground_fraction)
     background = _lowest(cam, params.background_fraction) & ~foreground
     labels = torch.full_like(cam, IGNORE, dtype=torch.uint8)
-    labels[_eroded(background, params.erosion)] = BACKGROUND
-    labels[_eroded(foreground, params.erosion)] = FOREGROUND
-    labels[cam.amin((1, 2)) == cam.amax((1, 2))] = IGNORE
-    return labels
+    # Filled, not indexed: to index by a mask may wait for a GPU to count it.
+    labels.masked_fill_(_eroded(background, params.erosion), BACKGROUND)
+    labels.masked_fill_(_eroded(foreground, params.erosion), FOREGROUND)
+    return labels.masked_fill_(cam.amin((1, 2), keepdim=True) == cam.amax((1, 2), keepdim=True), IGNORE)
 
 
 def _lowest(cam: Tensor, fraction: float) -> Tensor:

@@ -1,21 +1,21 @@
 """A manifest's images as squares of one size: read one by one, or decoded once and kept in memory or on disk."""
 
-import os
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipeline.console import progress, say
+from pipeline.console import progress
 from pipeline.errors import PixelCAMError
 from pipeline.files import sha256_of
+from pipeline.image_store import ImageStore, prepare_images
 from pipeline.images import read_image
 from pipeline.manifest import Manifest
+from pipeline.threads import make_pool
 
-KEPT_BYTES = 2 * 1024**3  # more than that of decoded images is kept in a temporary file
+KEPT_BYTES = 2 * 1024**3  # of decoded images; more than that is kept in a store on disk
 UInt8Array = npt.NDArray[np.uint8]
 
 
@@ -43,58 +43,48 @@ class SquareReader:
 
 
 class SquareImages:
-    """The same images, each decoded once: at once and into memory where they fit, else when first asked for.
+    """The same images, each decoded once: into memory where they fit, else into a store on disk that later runs find.
 
-    Those beyond memory are kept in a temporary file, which lies where TMPDIR says and is gone with the process; where
-    the disk has no room for it, they are read anew each time.
+    Where the disk has no room for it, those beyond memory are read anew each time.
+
+    Args:
+        manifest: the images.
+        size: their side in pixels.
+        only: numbers of those that are wanted, where not all are: memory takes no others.
 
     Raises:
-        PixelCAMError: a file cannot be read or is not the one that was prepared; the message names it.
+        PixelCAMError: a file cannot be read or is not the one that was prepared, or a store is damaged; the message
+            names it.
     """
 
-    def __init__(self, manifest: Manifest, *, size: int) -> None:
+    def __init__(self, manifest: Manifest, *, size: int, only: Sequence[int] | None = None) -> None:
         self.manifest = manifest
         self.size = size
-        self._reader = SquareReader(manifest, size=size)
-        shape = (len(manifest), size, size, 3)
-        fits = len(manifest) * size * size * 3 <= KEPT_BYTES
-        self._kept = np.empty(shape, dtype=np.uint8) if fits else _on_disk(shape)
-        self._known = np.zeros(len(manifest), dtype=np.bool_)
-        if fits and self._kept is not None:
-            self.read_into(self._kept)
-            self._known[:] = True
+        self._images: UInt8Array | ImageStore | SquareReader
+        reader = SquareReader(manifest, size=size)
+        if len(manifest) * size * size * 3 <= KEPT_BYTES:
+            self._images = _read_all(reader, range(len(manifest)) if only is None else only)
+        else:
+            store = prepare_images(manifest, size=size, read=reader.__getitem__)
+            self._images = reader if store is None else store
 
     def __len__(self) -> int:
         return len(self.manifest)
 
     def __getitem__(self, index: int) -> UInt8Array:
         """Return one image, uint8 (size, size, 3); may be called in any thread."""
-        if self._kept is None:
-            return self._reader[index]
-        if not self._known[index]:
-            self._kept[index] = self._reader[index]
-            self._known[index] = True  # only now, for other threads
-        kept: UInt8Array = self._kept[index]
-        return kept
-
-    def read_into(self, target: UInt8Array) -> None:
-        """Read every image into uint8 (image, size, size, 3), decoding several at a time."""
-        with ThreadPoolExecutor() as pool:
-            images = pool.map(self._reader.__getitem__, range(len(self)))
-            for index, image in enumerate(progress(images, label="reading images", total=len(self))):
-                target[index] = image
+        image: UInt8Array = self._images[index]
+        return image
 
 
-def _on_disk(shape: tuple[int, ...]) -> UInt8Array | None:
-    """Return an array in a temporary file, or None where the disk has no room for it."""
-    size = int(np.prod(shape))
-    with tempfile.TemporaryFile() as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, size)  # so that the disk cannot be full when it is written to
-        except (AttributeError, OSError):  # not every system has it
-            say(f"no room for {size / 1e9:.1f} GB of decoded images in {tempfile.gettempdir()}: each is read anew")
-            return None
-        return np.asarray(np.memmap(file, dtype=np.uint8, mode="r+", shape=shape))
+def _read_all(reader: SquareReader, wanted: Sequence[int]) -> UInt8Array:
+    """Return uint8 (image, size, size, 3) in which the wanted images are filled in, decoding several at a time."""
+    kept = np.empty((len(reader), reader.size, reader.size, 3), dtype=np.uint8)  # what is not touched takes no memory
+    with make_pool() as pool:
+        images = pool.map(reader.__getitem__, wanted)
+        for index, image in zip(wanted, progress(images, label="reading images", total=len(wanted)), strict=True):
+            kept[index] = image
+    return kept
 
 
 def squash(image: UInt8Array, size: int) -> UInt8Array:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +12,18 @@ import torch
 import zarr
 from PIL import Image
 from tiny import Run, digests, tiny_params
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline import square_images
+from pipeline.choices import ForegroundRule
 from pipeline.config import load_params
 from pipeline.domains import PreparedDomain, read_domain
 from pipeline.errors import PixelCAMError
 from pipeline.extraction import extract_pseudo_labels
 from pipeline.images import read_image, read_mask
+from pipeline.label_quality import LabelQuality
+from pipeline.localization import EvaluationBatch
 from pipeline.manifest import Manifest
 from pipeline.model_files import weights_sha256
 from pipeline.pseudo_labels import make_pseudo_labels
@@ -84,6 +90,7 @@ def test_the_store_says_where_it_comes_from(finished: Run) -> None:
         "classes": ["benign", "malignant"],
         "domain": "home",
         "encoder": "test_efficientnet",
+        "precision": "32-true",
         "teacher_sha256": weights_sha256(finished.teacher),
     }
 
@@ -175,6 +182,69 @@ def test_the_cam_parameters_are_the_localizers(finished: Run, tmp_path: Path) ->
 def test_two_runs_give_the_same_bytes(finished: Run, tmp_path: Path) -> None:
     _extract(finished, tmp_path / "again")
     assert digests(tmp_path / "again") == digests(finished.store)
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_batches_in_flight_give_the_same_bytes(finished: Run, tmp_path: Path, ahead: int) -> None:
+    params = tiny_params(finished.root / "raw", {"extract_pseudo_labels.batch_size": 2})
+    store = tmp_path / "again"
+    quality = extract_pseudo_labels(_home(finished), teacher=finished.teacher, params=params, output=store, ahead=ahead)
+    assert digests(store) == digests(finished.store)
+    assert quality == json.loads(finished.quality.read_text(encoding="utf-8"))
+
+
+def test_the_model_runs_in_the_precision_of_the_machine(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIXELCAM_PRECISION", "bf16-mixed")
+    half, full = _extract(finished, tmp_path / "half"), PseudoLabelStore(finished.store)
+    half.verify()
+    rough, fine = (np.stack([store.read(image_id).cam for image_id in full.image_ids]) for store in (half, full))
+    assert 0 < abs(rough - fine).mean() < 0.05
+    stretched = torch.from_numpy(rough)
+    assert (stretched.bfloat16().half() != stretched).any()  # to [0, 1], in single precision
+
+
+class _AskedBack(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Note what would wait for a GPU, to hand over a value or to count what a mask holds."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        name = func.overloadpacket.__name__
+        indices = [index for part in args if isinstance(part, list) for index in part if isinstance(index, Tensor)]
+        if name in {"_local_scalar_dense", "nonzero", "masked_select", "equal"} or any(
+            index.dtype == torch.bool for index in indices
+        ):
+            self.names.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("rule", list(ForegroundRule))
+def test_nothing_is_asked_back_while_a_batch_is_launched(finished: Run, rule: ForegroundRule) -> None:
+    changes = {"foreground_rule": rule, "erosion": 1}
+    params = tiny_params(
+        finished.root / "raw", {f"extract_pseudo_labels.{name}": value for name, value in changes.items()}
+    )
+    localizer = TeacherLocalizer(load_teacher(finished.teacher)[0], params.cam)
+    batch = EvaluationBatch(
+        image_ids=("a", "b"),
+        images=torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)),
+        class_idx=torch.tensor([0, 1]),
+        masks=torch.zeros(2, 64, 64, dtype=torch.bool),
+        has_mask=torch.tensor([True, False]),
+        ignore=torch.zeros(2, 64, 64, dtype=torch.bool),
+    )
+    with _AskedBack() as asked:
+        maps = localizer(batch.images, batch.class_idx).maps
+        labels = make_pseudo_labels(resize_map(maps, (64, 64)), params.extract_pseudo_labels)
+        LabelQuality(("benign", "malignant")).update(labels, batch)
+        assert asked.names == []
+        labels[labels == 1] = 0
+        assert int(labels.amax()) == 255
+    assert asked.names == ["index_put_", "_local_scalar_dense"]
 
 
 def test_a_source_without_training_images_is_refused(finished: Run, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from tiny import Run
 from pipeline.errors import PixelCAMError
 from pipeline.label_sheet import describe_store, write_label_sheet
 from pipeline.overlays import BACKGROUND_COLOUR, FOREGROUND_COLOUR, Picture
-from pipeline.store import PseudoLabelStore, StoredImage, write_store
+from pipeline.store import PseudoLabelStore, StoredImage
+from pipeline.store_writer import write_store
 
 
 def _store(

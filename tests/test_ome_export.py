@@ -23,7 +23,8 @@ from pipeline.errors import PixelCAMError
 from pipeline.images import read_image
 from pipeline.manifest import Manifest
 from pipeline.ome_export import export_ome, spread
-from pipeline.store import PseudoLabelStore, StoredImage, write_store
+from pipeline.store import PseudoLabelStore, StoredImage
+from pipeline.store_writer import write_store
 
 
 def home(run: Run) -> PreparedDomain:

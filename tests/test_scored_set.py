@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from tiny import make_row, noise_images, write_images
 
+from pipeline import scored_set, square_images
 from pipeline.domains import PreparedDomain
 from pipeline.errors import PixelCAMError
 from pipeline.localization import EvaluationBatch
@@ -47,6 +48,7 @@ def _scored(
     mask_size: int = 4,
     background: int | None = None,
     selectable_only: bool = False,
+    repeated: bool = False,
 ) -> ScoredSet:
     return ScoredSet(
         manifest,
@@ -55,6 +57,7 @@ def _scored(
         batch_size=batch_size,
         background_class_idx=background,
         selectable_only=selectable_only,
+        repeated=repeated,
     )
 
 
@@ -147,6 +150,65 @@ def test_a_missing_mask_is_named(root: Path) -> None:
     (root / "mask.png").unlink()
     with pytest.raises(PixelCAMError, match=r"mask\.png: does not exist"):
         list(scored)
+
+
+def _same(one: EvaluationBatch, other: EvaluationBatch) -> bool:
+    return one.image_ids == other.image_ids and all(
+        torch.equal(getattr(one, name), getattr(other, name)) and getattr(one, name).dtype == getattr(other, name).dtype
+        for name in ("images", "class_idx", "masks", "has_mask", "ignore")
+        if getattr(one, name) is not None or getattr(other, name) is not None
+    )
+
+
+@pytest.mark.parametrize("kept_bytes", [2**20, 0])
+def test_repeated_batches_are_the_same_and_their_files_are_read_once(
+    root: Path, kept_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIXELCAM_IMAGES", str(root / "stores"))
+    monkeypatch.setattr(square_images, "KEPT_BYTES", kept_bytes)
+    manifest = _manifest(root)
+    expected = list(_scored(manifest, batch_size=3, mask_size=7, background=0))
+    repeated = _scored(manifest, batch_size=3, mask_size=7, background=0, repeated=True)
+    for _ in range(3):
+        assert all(_same(one, other) for one, other in zip(repeated, expected, strict=True))
+        for path in root.glob("*.png"):
+            path.unlink()
+    assert (root / "stores").exists() is (kept_bytes == 0)
+
+
+def test_many_masks_are_read_anew(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = _manifest(root)  # with three files of masks, of 8x8 pixels here
+    for limit, kept in ((3 * 8, True), (3 * 8 - 1, False)):
+        monkeypatch.setattr(scored_set, "KEPT_MASK_BYTES", limit)
+        repeated = _scored(manifest, mask_size=8, repeated=True)
+        first = _only_batch(repeated)
+        assert _same(_only_batch(repeated), first)
+        (root / "mask.png").rename(root / "away.png")
+        if kept:
+            assert _same(_only_batch(repeated), first)
+        else:
+            with pytest.raises(PixelCAMError, match=r"mask\.png: does not exist"):
+                _only_batch(repeated)
+        (root / "away.png").rename(root / "mask.png")
+
+
+def test_an_image_at_fault_is_told_before_the_first_batch(root: Path) -> None:
+    repeated = _scored(_manifest(root), repeated=True, batch_size=1)
+    (root / "3.png").unlink()
+    with pytest.raises(PixelCAMError, match=r"3\.png: does not exist"):
+        next(iter(repeated))
+
+
+def test_a_process_keeps_its_share_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("TORCHELASTIC_RUN_ID", "test"), ("RANK", "1"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    manifest = _manifest(root)
+    everything = list(_scored(manifest, batch_size=1))
+    for name in ("0.png", "2.png"):
+        (root / name).unlink()
+    share = _scored(manifest, batch_size=1, repeated=True).share()
+    for _ in range(2):
+        assert all(_same(one, other) for one, other in zip(share, everything[1::2], strict=True))
 
 
 def test_validation_needs_no_mask(root: Path) -> None:

@@ -50,6 +50,37 @@ def test_what_was_never_written_is_filled(tmp_path: Path) -> None:
     assert (rows.read(0) == 1).all()
     assert (rows.read(1) == 0.5).all(), "in a shard that exists"
     assert (rows.read(5) == 0.5).all(), "in a shard that does not"
+    complete = ShardRows.of(tmp_path, array, complete=True)
+    assert complete is not None
+    assert (complete.read(0) == 1).all()
+    for index in (1, 5):
+        with pytest.raises(ValueError, match="missing"):
+            complete.read(index)
+
+
+@pytest.mark.parametrize(("dtype", "fill_value"), [("uint8", 255), ("float16", float("nan"))])
+def test_shards_are_written_as_zarr_writes_them(dtype: str, fill_value: float, tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 99, (11, 5, 3)).astype(dtype)
+    values[1], values[4:8], values[9, 0, 0] = fill_value, fill_value, fill_value  # rows, a whole shard, one number
+    for name in ("ours", "zarr"):
+        array = create(tmp_path / name, shape=values.shape, dtype=dtype, fill_value=fill_value)
+        rows = ShardRows.of(tmp_path / name, array)
+        assert rows is not None
+        if name == "zarr":
+            array[:] = values
+        else:
+            for shard in range(3):
+                rows.write_shard(shard, list(values[4 * shard : 4 * shard + 4]))
+    ours, theirs = (
+        {
+            path.relative_to(tmp_path / name): path.read_bytes()
+            for path in (tmp_path / name).rglob("*")
+            if path.is_file()
+        }
+        for name in ("ours", "zarr")
+    )
+    assert ours == theirs
+    assert len(ours) == 1 + 2, "the description and two of three shards"
 
 
 @pytest.mark.parametrize(

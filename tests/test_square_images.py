@@ -1,6 +1,5 @@
 """Images as squares: what is kept in memory equals what is read from disk, and a changed file is named."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,48 +8,56 @@ import pytest
 from PIL import Image
 from tiny import noise_images, write_images
 
-from pipeline import square_images
+from pipeline import image_store, square_images
 from pipeline.errors import PixelCAMError
 from pipeline.manifest import Manifest
 from pipeline.square_images import SquareImages, SquareReader, check_unchanged, squash
 
 
+@pytest.fixture(autouse=True)
+def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of prepared images."""
+    monkeypatch.setenv("PIXELCAM_IMAGES", str(tmp_path / "stores"))
+    return tmp_path / "stores"
+
+
 @pytest.fixture
-def read_from_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    def forget() -> None:
-        monkeypatch.setattr(square_images, "KEPT_BYTES", 0)
-
-    return forget
+def keep_on_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    return lambda: monkeypatch.setattr(square_images, "KEPT_BYTES", 0)
 
 
-def test_memory_and_disk_give_the_same(tmp_path: Path, read_from_disk: Callable[[], None]) -> None:
+def test_memory_disk_and_files_give_the_same(tmp_path: Path, keep_on_disk: Callable[[], None]) -> None:
     manifest = write_images(tmp_path, noise_images(5, size=9))
-    kept = SquareImages(manifest, size=6)
-    read_from_disk()
-    read = SquareImages(manifest, size=6)
-    (tmp_path / "3.png").unlink()
-    assert len(kept) == len(read) == 5
-    for index in (0, 1, 2, 4):
-        assert kept[index].shape == (6, 6, 3)
-        assert kept[index].dtype == read[index].dtype == np.uint8
-        assert np.array_equal(kept[index], read[index])
-    assert kept[3].shape == (6, 6, 3), "a kept image needs its file no more"
-    with pytest.raises(PixelCAMError, match=r"3\.png: does not exist"):
-        read[3]
+    in_memory = SquareImages(manifest, size=6)
+    keep_on_disk()
+    on_disk, reader = SquareImages(manifest, size=6), SquareReader(manifest, size=6)
+    assert len(in_memory) == len(on_disk) == len(reader) == 5
+    for index in range(5):
+        expected = reader[index]
+        (tmp_path / f"{index}.png").unlink()  # is needed no more
+        for images in (in_memory, on_disk):
+            assert images[index].shape == (6, 6, 3)
+            assert images[index].dtype == np.uint8
+            assert np.array_equal(images[index], expected)
 
 
-def test_the_limit_counts_the_bytes_of_all_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_counts_the_bytes_of_all_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stores: Path
+) -> None:
     manifest = write_images(tmp_path, noise_images(2))
-    for limit, kept in ((2 * 4 * 4 * 3, True), (2 * 4 * 4 * 3 - 1, False)):
+    for limit, on_disk in ((2 * 4 * 4 * 3, False), (2 * 4 * 4 * 3 - 1, True)):
         monkeypatch.setattr(square_images, "KEPT_BYTES", limit)
-        images = SquareImages(manifest, size=4)
-        (tmp_path / "1.png").rename(tmp_path / "away.png")
-        if kept:
-            assert images[1].shape == (4, 4, 3)
-        else:
-            with pytest.raises(PixelCAMError, match=r"1\.png"):
-                images[1]
-        (tmp_path / "away.png").rename(tmp_path / "1.png")
+        SquareImages(manifest, size=4)
+        assert stores.exists() is on_disk
+
+
+def test_of_images_in_memory_those_that_are_wanted_are_read(tmp_path: Path) -> None:
+    images = noise_images(4)
+    manifest = write_images(tmp_path, images)
+    (tmp_path / "1.png").unlink()
+    some = SquareImages(manifest, size=8, only=[3, 0])
+    assert len(some) == 4
+    assert all(np.array_equal(some[index], images[index]) for index in (0, 3))
 
 
 def test_images_stand_in_the_order_of_the_manifest(tmp_path: Path) -> None:
@@ -82,21 +89,17 @@ def test_shrinking_averages_instead_of_skipping_pixels() -> None:
     assert abs(squash(stripes, 8).astype(int) - 100).max() <= 5
 
 
-def test_a_file_changed_since_it_was_prepared_is_named(tmp_path: Path, read_from_disk: Callable[[], None]) -> None:
-    manifest = write_images(tmp_path, noise_images(3))
-    read_from_disk()
-    lazy = SquareImages(manifest, size=8)
-    Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
-    assert lazy[0].shape == lazy[2].shape == (8, 8, 3)
-    with pytest.raises(PixelCAMError, match=r"1\.png: has changed since it was prepared; run the prepare stage"):
-        lazy[1]
-
-
-def test_a_changed_file_stops_the_reading_of_all(tmp_path: Path) -> None:
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_a_changed_file_stops_the_reading_of_all(
+    tmp_path: Path, on_disk: bool, keep_on_disk: Callable[[], None], stores: Path
+) -> None:
     manifest = write_images(tmp_path, noise_images(3))
     Image.new("RGB", (8, 8)).save(tmp_path / "2.png")
-    with pytest.raises(PixelCAMError, match=r"2\.png: has changed"):
+    if on_disk:
+        keep_on_disk()
+    with pytest.raises(PixelCAMError, match=r"2\.png: has changed since it was prepared; run the prepare stage"):
         SquareImages(manifest, size=8)
+    assert list(stores.glob("*")) == []
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
@@ -119,38 +122,22 @@ def test_check_unchanged_compares_sha256(tmp_path: Path) -> None:
         check_unchanged(path, "0" * 64)
 
 
-class TestOnDisk:
-    def test_each_image_is_decoded_once(self, tmp_path: Path, read_from_disk: Callable[[], None]) -> None:
-        manifest = write_images(tmp_path, noise_images(3, size=9))
-        kept = SquareImages(manifest, size=6)
-        expected = [kept[index] for index in range(3)]
-        read_from_disk()
-        images = SquareImages(manifest, size=6)
-        first = images[1].copy()
-        (tmp_path / "1.png").unlink()
-        assert np.array_equal(images[1], first)
-        assert all(np.array_equal(images[index], expected[index]) for index in range(3))
-
-    def test_a_full_disk_costs_time_alone(
-        self,
-        tmp_path: Path,
-        read_from_disk: Callable[[], None],
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
-    ) -> None:
-        def refuse(*_: int) -> None:
-            raise OSError(28, "No space left on device")
-
-        manifest = write_images(tmp_path, noise_images(2))
-        kept = SquareImages(manifest, size=6)
-        read_from_disk()
-        monkeypatch.setattr(os, "posix_fallocate", refuse)
-        images = SquareImages(manifest, size=6)
-        assert "no room for 0.0 GB of decoded images" in capsys.readouterr().err
-        assert np.array_equal(images[1], kept[1])
-        (tmp_path / "1.png").unlink()
-        with pytest.raises(PixelCAMError, match=r"1\.png: does not exist"):
-            images[1]
+def test_a_full_disk_costs_time_alone(
+    tmp_path: Path,
+    keep_on_disk: Callable[[], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    manifest = write_images(tmp_path, noise_images(2))
+    kept = SquareImages(manifest, size=6)
+    keep_on_disk()
+    monkeypatch.setattr(image_store, "LEFT_FREE", 1 << 60)
+    images = SquareImages(manifest, size=6)
+    assert "cannot be prepared: No space left on device" in capsys.readouterr().err
+    assert np.array_equal(images[1], kept[1])
+    (tmp_path / "1.png").unlink()
+    with pytest.raises(PixelCAMError, match=r"1\.png: does not exist"):
+        images[1]
 
 
 def test_a_reader_reads_anew(tmp_path: Path) -> None:

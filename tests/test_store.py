@@ -3,7 +3,9 @@
 import json
 import pickle
 import re
-from collections.abc import Callable, Sequence
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,10 @@ import pytest
 import zarr
 from tiny import digests
 
+from pipeline import store_writer
 from pipeline.errors import PixelCAMError
-from pipeline.store import IMAGES_PER_SHARD, PseudoLabelStore, StoredImage, count_labels, write_store
+from pipeline.store import PseudoLabelStore, StoredImage, count_labels
+from pipeline.store_writer import IMAGES_PER_SHARD, _write_shard, write_store
 
 LABEL_SIZE, CAM_SIZE = (12, 10), (3, 2)
 ARRAYS = ["labels", "cam", "class_idx", "counts"]
@@ -39,8 +43,10 @@ def ids(count: int) -> list[str]:
     return [f"images/{number}.png" for number in range(count)]
 
 
-def write(path: Path, images: Sequence[StoredImage], *, count: int | None = None, **attributes: Any) -> Path:  # noqa: ANN401 - any JSON
-    count = len(images) if count is None else count
+def write(path: Path, images: Iterable[StoredImage], *, count: int | None = None, **attributes: Any) -> Path:  # noqa: ANN401 - any JSON
+    if count is None:
+        images = list(images)
+        count = len(images)
     described = {"image_ids": ids(count), "domain": "colon", "classes": ["benign", "malignant"], **attributes}
     write_store(path, images, image_count=count, label_size=LABEL_SIZE, cam_size=CAM_SIZE, attributes=described)
     return path
@@ -326,3 +332,59 @@ def test_another_number_of_rows_is_refused(given: int, expected: int, tmp_path: 
 def test_another_number_of_ids_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PixelCAMError, match="image_ids must name 3 rows, got 2"):
         write(tmp_path / "store", make_images(3), image_ids=ids(2))
+
+
+# --- written beside what makes the rows -----------------------------------------------------------------------------
+
+
+def test_a_shard_is_written_while_the_rows_of_the_next_one_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, next_was_asked_for, met = make_images(COUNT), threading.Event(), []
+
+    def rows() -> Iterator[StoredImage]:
+        yield from images[:IMAGES_PER_SHARD]
+        next_was_asked_for.set()
+        yield from images[IMAGES_PER_SHARD:]
+
+    def write_shard(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - of another function
+        met.append(next_was_asked_for.wait(timeout=60))
+        return _write_shard(*arguments, **options)
+
+    monkeypatch.setattr(store_writer, "_write_shard", write_shard)
+    write(tmp_path / "store", rows(), count=COUNT)
+    assert met == [True, True]
+
+
+def test_two_shards_are_in_memory_at_most(tmp_path: Path) -> None:
+    made = 5 * IMAGES_PER_SHARD
+    gone: list[int] = []
+    alive: list[int] = []
+
+    def rows() -> Iterator[StoredImage]:
+        for number, image in enumerate(make_images(made)):
+            row = replace(image)
+            weakref.finalize(row, gone.append, number)
+            alive.append(number + 1 - len(gone))
+            yield row
+            del row
+
+    write(tmp_path / "store", rows(), count=made)
+    assert IMAGES_PER_SHARD < max(alive) <= 2 * IMAGES_PER_SHARD
+    assert len(gone) == made
+
+
+def test_nothing_is_left_running_where_rows_or_writing_fail(tmp_path: Path) -> None:
+    write(tmp_path / "first", make_images(1))  # zarr has threads of its own, which stay
+    before = set(threading.enumerate())
+
+    def rows(images: Sequence[StoredImage]) -> Iterator[StoredImage]:
+        yield from images
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        write(tmp_path / "store", rows(make_images(IMAGES_PER_SHARD)), count=COUNT)
+    unfit = [replace(image, labels=image.labels | np.uint8(2)) for image in make_images(3 * IMAGES_PER_SHARD)]
+    with pytest.raises(PixelCAMError, match="row 0: labels must be"):
+        write(tmp_path / "store", rows(unfit), count=len(unfit))
+    assert set(threading.enumerate()) - before == set()

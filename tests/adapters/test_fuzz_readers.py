@@ -29,7 +29,8 @@ from pipeline.config import load_params
 from pipeline.errors import PixelCAMError
 from pipeline.images import read_image, read_mask
 from pipeline.manifest import Manifest, ManifestRow, Split, read_manifest, write_manifest
-from pipeline.store import PseudoLabelStore, StoredImage, write_store
+from pipeline.store import PseudoLabelStore, StoredImage
+from pipeline.store_writer import write_store
 
 EXAMPLES = int(os.environ.get("PIXELCAM_FUZZ", "40"))
 fuzz = settings(
