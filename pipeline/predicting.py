@@ -120,10 +120,10 @@ class _MapReader:
         self._folder = folder
         self._weights = Weights.SELECTED if params is None else params.evaluate_ood.weights
         self._model, self._info = load_model(folder, self._weights)
-        self._device = make_fabric().device
+        self._fabric = make_fabric()
         self._views: MapParams = PLAIN if params is None else map_params(self._model, params)
         self._scale = self._views.image_scale
-        self._localizer = self._as_localizer(self._model.to(self._device), params)
+        self._localizer = self._as_localizer(self._model.to(self._fabric.device), params)
         self.classes = self._info.classes
 
     def _as_localizer(self, model: Teacher | PixelCAM, params: Params | None) -> Localizer:
@@ -151,13 +151,14 @@ class _MapReader:
         """Localize images, uint8 (H_i, W_i, 3), a teacher's for the class that it predicts."""
         size = round(self._scale * self._info.encoder.input_size)
         squares = torch.from_numpy(np.stack([squash(image, size) for image in images]))
-        batch = squares.permute(0, 3, 1, 2).float().div_(255).to(self._device)
-        return self._localizer(batch, self._predicted_class(batch))
+        batch = squares.permute(0, 3, 1, 2).float().div_(255).to(self._fabric.device)
+        with self._fabric.autocast():
+            return self._localizer(batch, self._predicted_class(batch))
 
     def _predicted_class(self, batch: Tensor) -> Tensor:
         """Return the class whose map is wanted, int64 (B,); PixelCAM's map knows no class."""
         if isinstance(self._model, PixelCAM):
-            return torch.zeros(len(batch), dtype=torch.int64, device=self._device)
+            return torch.zeros(len(batch), dtype=torch.int64, device=self._fabric.device)
         with torch.no_grad():
             logits: Tensor = self._model(scale_images(batch, 1 / self._scale)).image_logits
         return logits.argmax(dim=1)

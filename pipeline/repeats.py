@@ -1,14 +1,18 @@
 """Train the whole chain again from another seed: teacher, pseudo-labels, PixelCAM and every further round."""
 
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from pipeline.collectives import from_first, wait_for_all
 from pipeline.config import Params
+from pipeline.devices import make_fabric
 from pipeline.domains import PreparedDomain
 from pipeline.extraction import extract_pseudo_labels
 from pipeline.files import replacing_folder, write_json
 from pipeline.pixelcam_training import train_pixelcam
+from pipeline.processes import is_first
 from pipeline.store import PseudoLabelStore
 from pipeline.teacher_training import train_teacher
 
@@ -30,22 +34,31 @@ def repeat_chain(source: PreparedDomain, *, seed: int, params: Params, output: P
         PixelCAMError: an image cannot be read, or a training diverges.
     """
     seeded, states = params.model_copy(update={"seed": seed}), checkpoints / f"seed_{seed}"
-    with replacing_folder(output) as folder:
+    make_fabric()  # where several processes meet
+    with ExitStack() as first_alone:
+        folder = from_first(lambda: first_alone.enter_context(replacing_folder(output)))
         if seed == params.seed:
             write_json(folder / "first_chain.json", {"seed": seed, "remark": "the models of this seed are the first"})
-            return
-        train_teacher(source, params=seeded, output=folder / "teacher", checkpoints=states, keep_checkpoint=True)
-        for name, previous in (FIRST_ROUND | params.rounds).items():
-            labels = folder / f"pseudo_labels_{name}.zarr"
-            quality = extract_pseudo_labels(source, teacher=folder / previous, params=seeded, output=labels)
-            write_json(folder / f"pseudo_labels_{name}.json", quality)
-            train_pixelcam(
-                source,
-                store=PseudoLabelStore(labels),
-                teacher=folder / previous,
-                params=seeded,
-                output=folder / name,
-                checkpoints=states,
-                keep_checkpoint=True,
-            )
-    shutil.rmtree(states, ignore_errors=True)
+        else:
+            _train_chain(source, params=seeded, folder=folder, states=states)
+    if is_first() and seed != params.seed:
+        shutil.rmtree(states, ignore_errors=True)
+    wait_for_all()
+
+
+def _train_chain(source: PreparedDomain, *, params: Params, folder: Path, states: Path) -> None:
+    """Train a teacher and every round after it into an existing folder; their states stay in the folder `states`."""
+    train_teacher(source, params=params, output=folder / "teacher", checkpoints=states, keep_checkpoint=True)
+    for name, previous in (FIRST_ROUND | params.rounds).items():
+        labels = folder / f"pseudo_labels_{name}.zarr"
+        quality = extract_pseudo_labels(source, teacher=folder / previous, params=params, output=labels)
+        write_json(folder / f"pseudo_labels_{name}.json", quality)
+        train_pixelcam(
+            source,
+            store=PseudoLabelStore(labels),
+            teacher=folder / previous,
+            params=params,
+            output=folder / name,
+            checkpoints=states,
+            keep_checkpoint=True,
+        )

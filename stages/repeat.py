@@ -19,4 +19,4 @@ def main(seed: int, params: Path, prepared: Path, output: Path, checkpoints: Pat
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, parallel=True)

@@ -17,7 +17,8 @@ from pipeline.files import write_csv, write_json
 from pipeline.ood_evaluation import Chain, evaluate_models
 from pipeline.pixelcam_training import train_pixelcam
 from pipeline.processes import leave
-from pipeline.score_tables import curve_table, per_image_table, scores_by_domain
+from pipeline.repeats import repeat_chain
+from pipeline.score_tables import curve_table, per_image_tables, scores_by_domain
 from pipeline.store import PseudoLabelStore
 from pipeline.teacher_training import train_teacher
 
@@ -35,6 +36,7 @@ TEACHERS: Final[dict[str, dict[str, object]]] = {
     "has": {"train_teacher.regularization": "has"},
     "cutmix_sat": {"train_teacher.regularization": "cutmix", "model.image_head": "sat"},
 }
+CHAIN_SEED: Final = 1
 BATCHES: Final[dict[str, object]] = {"extract_pseudo_labels.batch_size": 2, "evaluate_ood.batch_size": 1}
 
 
@@ -66,6 +68,7 @@ def do_all(run: Run, output: Path) -> None:
         checkpoints=output / "checkpoints",
     )
     evaluate(run, params, output)
+    repeat_chain(home, seed=CHAIN_SEED, params=params, output=output / "chain", checkpoints=output / "checkpoints")
 
 
 def evaluate(run: Run, params: Params, output: Path) -> None:
@@ -73,7 +76,7 @@ def evaluate(run: Run, params: Params, output: Path) -> None:
     domains = [read_domain(name, params, run.prepared / name) for name in params.target_domains]
     chains = {params.seed: Chain(teacher=run.teacher, pixelcam=run.pixelcam)}
     evaluations = next(iter(evaluate_models(domains, chains=chains, params=params).values()))
-    write_csv(output / "per_image.csv", per_image_table(evaluations))
+    write_csv(output / "per_image.csv", per_image_tables(evaluations))
     write_csv(output / "curves.csv", curve_table(evaluations))
     write_json(output / "scores.json", scores_by_domain(evaluations))
 

@@ -1,12 +1,13 @@
 """The chain from another seed: the same bytes as if that seed had been the first, and scores with a spread."""
 
 import json
+import runpy
 from pathlib import Path
 from unittest.mock import patch
 
 import pandas as pd
 import pytest
-from tiny import Run, digests, finish_run, start_run, write_params
+from tiny import ROOT, Run, digests, finish_run, start_run, write_params
 
 from stages import evaluate_ood, repeat
 
@@ -65,6 +66,23 @@ def test_a_chain_that_failed_goes_on_without_training_again(run: Run, capfd: pyt
 def test_the_first_seed_is_not_trained_again(run: Run) -> None:
     write_params(run, {"seed": 1})
     assert [path.name for path in _repeat(run, 1).iterdir()] == ["first_chain.json"]
+
+
+def test_several_processes_share_a_chain_where_they_are_wanted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["1", *map(str, (run.params, run.prepared / "home", run.models / "seed_1", run.checkpoints))]
+    started: list[tuple[int, list[str]]] = []
+    monkeypatch.setenv("PIXELCAM_PROCESSES", "2")
+    monkeypatch.setattr("sys.argv", ["repeat", *arguments])
+
+    def start_processes(number: int, command: list[str]) -> int:
+        started.append((number, command))
+        return 0
+
+    monkeypatch.setattr("pipeline.console.start_processes", start_processes)
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_path(str(ROOT / "stages/repeat.py"), run_name="__main__")
+    assert caught.value.code == 0
+    assert started == [(2, ["-m", "stages.repeat", *arguments])]
 
 
 def test_every_seed_is_scored_and_the_first_one_once(run: Run) -> None:

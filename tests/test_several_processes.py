@@ -5,21 +5,25 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 from imports import ROOT
-from parallel_run import TEACHERS, do_all
+from parallel_run import CHAIN_SEED, TEACHERS, do_all, params_of
 from PIL import Image
 from safetensors.torch import load_file
 from tiny import Run, digests
 
+from pipeline.domains import read_domain
+from pipeline.extraction import extract_pseudo_labels
+from pipeline.model_files import weights_sha256
+
 START = "import sys; from pipeline.processes import start_processes; sys.exit(start_processes(2, sys.argv[1:]))"
 PROGRAM = Path(__file__).with_name("parallel_run.py")
-TRAININGS = (*TEACHERS, "pixelcam")
+TRAININGS = (*TEACHERS, "pixelcam", "chain/teacher")
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,22 @@ def test_trainings_end_with_the_same_weights(both: _Both, name: str) -> None:
     before, after = (pd.read_csv(root / name / "history.csv") for root in (both.one, both.two))
     assert before["step"].tolist() == [1, 2, 3]
     pd.testing.assert_frame_equal(before, after, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_repeated_chain_has_the_pseudo_labels_of_its_own_teacher(both: _Both, finished: Run, tmp_path: Path) -> None:
+    chain, store = both.two / "chain", tmp_path / "store"
+    assert {path for path in digests(chain) if "zarr" not in path} == {
+        path for path in digests(both.one / "chain") if "zarr" not in path
+    }
+    params = params_of(finished, {})
+    home = replace(read_domain("home", params, finished.prepared / "home"), background_class_idx=1)
+    extract_pseudo_labels(home, teacher=chain / "teacher", params=params, output=store)
+    assert digests(chain / "pseudo_labels_pixelcam.zarr") == digests(store)
+    written = json.loads((chain / "pixelcam/model.json").read_text(encoding="utf-8"))
+    assert written["seed"] == CHAIN_SEED
+    assert written["parents"] == {"teacher": weights_sha256(chain / "teacher")}
+    assert not list((both.two / "checkpoints").iterdir())
 
 
 @pytest.mark.slow
