@@ -16,8 +16,9 @@ from benchmarks.networks import smooth_maps
 from pipeline.devices import keep_freed_memory
 from pipeline.domain_scores import Resampling
 from pipeline.evaluation import EvaluationDomain, evaluate_domain
+from pipeline.files import write_csv
 from pipeline.localization import EvaluationBatch, Localization
-from pipeline.score_tables import per_image_table
+from pipeline.score_tables import per_image_tables
 from pipeline.scores import Fitted, ModelName, Threshold, ThresholdSource
 
 BATCH: Final = 50
@@ -73,7 +74,7 @@ def main() -> None:
         device=torch.device("cpu"),
     )
     with TemporaryDirectory() as folder:
-        per_image_table(evaluations).to_csv(Path(folder) / "per_image.csv", index=False)
+        write_csv(Path(folder) / "per_image.csv", per_image_tables(evaluations))
     seconds = perf_counter() - start
     print(
         json.dumps(

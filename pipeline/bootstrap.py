@@ -4,11 +4,11 @@ A resample draws as many patients as there are, with replacement; all images of 
 one patient are alike. An image then counts as often as its patient was drawn, so that the pooled histograms of all
 resamples are one matrix product, whatever the number of pixels. Both models are scored on the same resamples.
 
-Memory grows by some 250 bytes with each image, for how often 100 resamples draw it: histograms are read block by block.
+Memory grows by some 100 bytes with each group, for how often 100 resamples draw it: histograms are read block by block.
 Sums are of whole numbers, so that how many are taken at a time changes no score.
 """
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,7 +21,7 @@ from pipeline.pixel_histogram import STEPS
 RESAMPLED_SCORES: Final = ("pxap", "dice", "accuracy", "balanced_accuracy")
 LEVELS: Final = (0.025, 0.975)  # the 95 % percentile interval
 BLOCK: Final = 100  # resamples at a time
-DRAWN_AT_ONCE: Final = 2**20  # numbers of 8 bytes, before they are packed into 1
+DRAWN_AT_ONCE: Final = 2**17  # numbers of 8 bytes, before they are packed into 1
 
 FloatArray = NDArray[np.float64]
 
@@ -65,45 +65,43 @@ Resamples = dict[str, FloatArray]  # by score, float64 (R,), NaN where a resampl
 
 
 def resample(
-    tables: Mapping[str, ImageTable], *, groups: Sequence[Hashable], resamples: int, seed: int
+    tables: Mapping[str, ImageTable], *, groups: NDArray[np.int64], resamples: int, seed: int
 ) -> dict[str, Resamples]:
     """Return each model's scores on resamples of the groups, the same ones for every model; NaN for a single group.
 
     Args:
         tables: the images of each model, in one order.
-        groups: of each image, what it is drawn with, such as its patient.
+        groups: int64 (N,), the number of what each image is drawn with, such as its patient; 0, 1, ...
         resamples: how many.
         seed: of the draw.
     """
-    index = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    if len(index) < 2:  # nothing varies, which would look like certainty
+    count = int(groups.max()) + 1
+    if count < 2:  # nothing varies, which would look like certainty
         return {name: {score: np.full(resamples, np.nan) for score in RESAMPLED_SCORES} for name in tables}
-    member = np.array([index[group] for group in groups])
     generator = np.random.default_rng(seed)
     found: dict[str, list[Resamples]] = {name: [] for name in tables}
-    for draws in _draws(len(index), resamples=resamples, generator=generator):
-        weights = draws[:, member]  # (R, groups) -> (R, N)
+    for draws in _draws(count, resamples=resamples, generator=generator):
         for name, table in tables.items():
-            found[name].append(score_weighted(table, weights))
+            found[name].append(score_weighted(table, draws, groups))
     return {
         name: {score: np.concatenate([block[score] for block in blocks]) for score in RESAMPLED_SCORES}
         for name, blocks in found.items()
     }
 
 
-def score_weighted(table: ImageTable, weights: NDArray[np.integer]) -> Resamples:
-    """Return the scores of images that count as often as `weights`, integers (R, N), says."""
-    classes, class_number = np.unique(table.class_idx, return_inverse=True)
-    of_class = np.eye(len(classes))[class_number]  # (N, K)
-    pooled = np.zeros((len(weights), 2 * (STEPS + 1)))
-    hits, images = np.zeros((len(weights), len(classes))), np.zeros((len(weights), len(classes)))
+def score_weighted(table: ImageTable, draws: NDArray[np.integer], groups: NDArray[np.int64]) -> Resamples:
+    """Return the scores of images that count as often as `draws`, integers (R, G), says of their groups, (N,)."""
+    classes = np.unique(table.class_idx)
+    pooled = np.zeros((len(draws), 2 * (STEPS + 1)))
+    hits, images = np.zeros((len(draws), len(classes))), np.zeros((len(draws), len(classes)))
     first = 0
     for block in table.histograms.blocks():
         rows = slice(first, first := first + len(block))
-        counts = weights[:, rows].astype(np.float64)
+        counts = draws[:, groups[rows]].astype(np.float64)  # (R, G) -> (R, n)
+        of_class = np.equal.outer(table.class_idx[rows], classes).astype(np.float64)  # (n, K)
         pooled += counts @ block.reshape(len(block), -1)
-        images += counts @ of_class[rows]
-        hits += counts @ (of_class[rows] * table.correct[rows, None])
+        images += counts @ of_class
+        hits += counts @ (of_class * table.correct[rows, None])
     foreground, background = np.split(pooled, 2, axis=1)  # (R, 1001)
     true_positive, positive = (part[:, ::-1].cumsum(axis=1)[:, ::-1] for part in (foreground, foreground + background))
     total = true_positive[:, 0]
@@ -144,14 +142,21 @@ def compare(values: FloatArray, other: FloatArray, *, difference: float) -> Diff
 
 
 def _draws(groups: int, *, resamples: int, generator: np.random.Generator) -> Iterator[NDArray[np.integer]]:
-    """Yield how often each group is drawn, integers (up to 100, groups), of as few bytes as hold them."""
+    """Yield how often each group is drawn, integers (up to 100, groups), of as few bytes as hold them.
+
+    What was yielded before is overwritten.
+    """
     even = np.full(groups, 1 / groups)
+    draws = np.empty((min(BLOCK, resamples), groups), dtype=np.uint8)  # filled anew for each block
     at_once = max(1, DRAWN_AT_ONCE // groups)  # which changes no draw
     for first in range(0, resamples, BLOCK):
         last = min(first + BLOCK, resamples)
-        sizes = (min(at_once, last - start) for start in range(first, last, at_once))
-        drawn = (generator.multinomial(groups, even, size=size) for size in sizes)
-        yield np.concatenate([part.astype(np.min_scalar_type(part.max())) for part in drawn])
+        for start in range(0, last - first, at_once):
+            drawn = generator.multinomial(groups, even, size=min(at_once, last - first - start))
+            if drawn.max() > np.iinfo(draws.dtype).max:
+                draws = draws.astype(np.min_scalar_type(drawn.max()))
+            draws[start : start + len(drawn)] = drawn
+        yield draws[: last - first]
 
 
 def _balanced_accuracy(*, hits: FloatArray, images: FloatArray) -> FloatArray:

@@ -76,11 +76,6 @@ class BoxTally:
         self._hits += overlaps >= np.array(BOX_IOUS)[:, None]
         self._images += 1
 
-    def extend(self, others: "BoxTally") -> None:
-        """Count the images of another tally too."""
-        self._hits += others._hits
-        self._images += others._images
-
     def scores(self) -> BoxScores:
         """Return the scores; NaN without images."""
         shares = [int(row.max()) / self._images if self._images else float("nan") for row in self._hits]

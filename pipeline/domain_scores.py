@@ -1,17 +1,19 @@
 """From what was counted on a domain's images to its scores: pooled, with intervals, one model against the other."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import classification, metrics, pixel_histogram
 from pipeline.bootstrap import Difference, ImageTable, Interval, Resamples, compare, interval, resample
 from pipeline.histogram_rows import HistogramRows
-from pipeline.localization_scores import CPU, LocalizationTally
+from pipeline.localization_scores import CPU, LocalizationTally, MapMeasures
 from pipeline.pixel_histogram import PixelHistogram
+from pipeline.row_blocks import RowBlocks
 from pipeline.scores import Evaluation, Fitted, ImageScores, ModelName, Scores, ThresholdSource
 from pipeline.seeding import derive_seed
 
@@ -24,76 +26,128 @@ class Resampling:
     seed: int
 
 
-@dataclass(kw_only=True, eq=False)
-class DomainTally:
-    """What one model said about the images so far.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ModelBatch:
+    """What one model said about a batch of images.
 
     Attributes:
-        masks: how many of the images have a mask.
-        images: scores of each image, in the order of `histograms`.
-        logits: float32 (B, K) of each batch.
-        histograms: those of each image's map, for the bootstrap.
-        pixels: the maps, taken for the true class where they are taken for one.
+        logits: float32 (B, K).
+        values: (B,) of `IMAGE_VALUES`.
+        maps: what was measured of its maps, taken for the true class where they are taken for one.
         predicted_class_change: by how much the pooled histogram changes with maps for the predicted class.
     """
 
-    masks: int = 0
-    images: list[ImageScores] = field(default_factory=list)
-    logits: list[Tensor] = field(default_factory=list)
-    histograms: HistogramRows = field(default_factory=HistogramRows)
-    pixels: LocalizationTally = field(init=False)
-    predicted_class_change: PixelHistogram = field(default_factory=lambda: pixel_histogram.empty_histogram(device=CPU))
+    logits: Tensor
+    values: NDArray[np.void]
+    maps: MapMeasures
+    predicted_class_change: PixelHistogram
 
-    def __post_init__(self) -> None:
-        """Count the maps, and keep the histograms of each."""
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BatchScores:
+    """What was said about a batch of images, of which `masks` have a mask."""
+
+    image_ids: tuple[str, ...]
+    masks: int
+    models: Mapping[ModelName, ModelBatch]
+
+
+class ModelTally:
+    """What one model said about the images so far.
+
+    Attributes:
+        values: rows of `IMAGE_VALUES`.
+        logits: rows of float32 (K,).
+        histograms: those of each image's map, for the bootstrap.
+        pixels: the maps.
+        predicted_class_change: as in `ModelBatch`.
+    """
+
+    def __init__(self) -> None:
+        self.values = RowBlocks()
+        self.logits = RowBlocks()
+        self.histograms = HistogramRows()
         self.pixels = LocalizationTally(self.histograms)
+        self.predicted_class_change = pixel_histogram.empty_histogram(device=CPU)
 
-    def extend(self, others: "DomainTally") -> None:
+    def add(self, batch: ModelBatch) -> None:
         """Add what was said about more images."""
-        self.masks += others.masks
-        self.images += others.images
-        self.logits += others.logits
-        self.pixels.extend(others.pixels)
+        self.values.append(batch.values)
+        self.logits.append(batch.logits.numpy())
+        self.pixels.add(batch.maps)
         self.predicted_class_change = pixel_histogram.add_histograms(
-            self.predicted_class_change, others.predicted_class_change
+            self.predicted_class_change, batch.predicted_class_change
         )
 
 
+class DomainTally:
+    """What models said about a domain's images so far.
+
+    Attributes:
+        image_ids: the images.
+        masks: how many of them have a mask.
+        models: by name, in the order of the results.
+    """
+
+    def __init__(self, models: Iterable[ModelName]) -> None:
+        self.image_ids: list[str] = []
+        self.masks = 0
+        self.models = {name: ModelTally() for name in models}
+
+    def add(self, batch: BatchScores) -> None:
+        """Add what was said about more images."""
+        self.image_ids += batch.image_ids
+        self.masks += batch.masks
+        for name, said in batch.models.items():
+            self.models[name].add(said)
+
+
 def score_domain(
-    tallies: Mapping[ModelName, DomainTally],
+    tally: DomainTally,
     *,
     name: str,
     classes: tuple[str, ...],
+    patients: Mapping[str, str],
     fitted: Mapping[ModelName, Fitted],
     resampling: Resampling,
 ) -> tuple[Evaluation, ...]:
     """Return every model's evaluation on a domain, in their order.
 
     Args:
-        tallies: what each model said about the domain's images, at least one.
+        tally: what the models said about the domain's images, at least one.
         name: the domain's name.
         classes: what the classes are called, in the order of their index.
+        patients: the patient of each image that has one.
         fitted: where each model's map becomes a region, and how sure it is.
         resampling: how intervals are made; models and domains of one seed differ in their draws by domain alone.
 
     Raises:
         ValueError: a model predicts a class without a name.
     """
-    first = next(iter(tallies.values())).images
-    groups = [("patient", image.patient) if image.patient else ("image", image.image) for image in first]
+    of_image = [patients.get(image, "") for image in tally.image_ids]
+    images = {
+        model: ImageScores(image=tally.image_ids, patient=of_image, blocks=said.values.blocks())
+        for model, said in tally.models.items()
+    }
+    groups = number_groups(of_image)
     drawn = resample(
-        {model.value: _image_table(tally, fitted[model]) for model, tally in tallies.items()},
+        {
+            model.value: _image_table(said.histograms, images[model], fitted[model])
+            for model, said in tally.models.items()
+        },
         groups=groups,
         resamples=resampling.resamples,
         seed=derive_seed(resampling.seed, "bootstrap", name),
     )
     scores: dict[ModelName, Scores] = {}
-    for model, tally in tallies.items():
+    for model, said in tally.models.items():
         scores[model] = _scores(
-            tally,
+            said,
+            images[model],
             fitted[model],
             classes=classes,
-            patients=len(set(groups)),
+            masks=tally.masks,
+            patients=int(groups.max()) + 1,
             intervals={score: interval(values) for score, values in drawn[model.value].items()},
         )
     return tuple(
@@ -102,33 +156,50 @@ def score_domain(
             model=model,
             classes=classes,
             scores=_beside_teacher(model, scores, drawn),
-            images=tuple(tally.images),
-            histogram=tally.pixels.pooled,
+            images=images[model],
+            histogram=said.pixels.pooled,
         )
-        for model, tally in tallies.items()
+        for model, said in tally.models.items()
     )
 
 
-def _image_table(tally: DomainTally, fitted: Fitted) -> ImageTable:
+def number_groups(patients: Sequence[str]) -> NDArray[np.int64]:
+    """Return the number of what each image is drawn with, from 0 on: its patient, or itself where none is known."""
+    known: dict[str, int] = {}
+    groups = np.empty(len(patients), dtype=np.int64)
+    alone = 0
+    for image, patient in enumerate(patients):
+        number = len(known) + alone
+        if patient:
+            groups[image] = known.setdefault(patient, number)
+        else:
+            groups[image] = number
+            alone += 1
+    return groups
+
+
+def _image_table(histograms: HistogramRows, images: ImageScores, fitted: Fitted) -> ImageTable:
+    class_idx = images["class_idx"].astype(np.int64)
     return ImageTable(
-        histograms=tally.histograms,
-        correct=np.array([image.predicted_idx == image.class_idx for image in tally.images]),
-        class_idx=np.array([image.class_idx for image in tally.images]),
+        histograms=histograms,
+        correct=images["predicted_idx"] == class_idx,
+        class_idx=class_idx,
         threshold=fitted.threshold.value,
     )
 
 
 def _scores(
-    tally: DomainTally,
+    tally: ModelTally,
+    images: ImageScores,
     fitted: Fitted,
     *,
     classes: tuple[str, ...],
+    masks: int,
     patients: int,
     intervals: dict[str, Interval],
 ) -> Scores:
-    predicted = torch.tensor([image.predicted_idx for image in tally.images])
-    truth = torch.tensor([image.class_idx for image in tally.images])
-    logits = torch.cat(tally.logits)
+    predicted, truth = (torch.from_numpy(images[name].astype(np.int64)) for name in ("predicted_idx", "class_idx"))
+    logits = torch.from_numpy(np.concatenate(tally.logits.blocks()))
     threshold = fitted.threshold
     chosen = threshold.value if threshold.source is ThresholdSource.VALIDATION else float("nan")
     pixels = tally.pixels.scores({"validation": chosen})
@@ -144,8 +215,8 @@ def _scores(
         threshold_source=threshold.source,
         foreground_share=pixels.foreground_share,
         predicted_classes=metrics.predicted_class_shares(preds=predicted, classes=classes),
-        images=len(tally.images),
-        images_with_mask=tally.masks,
+        images=len(images),
+        images_with_mask=masks,
         images_without_roi=pixels.images_without_roi,
         patients=patients,
         pxap_predicted_class=pixel_histogram.pxap(pixel_histogram.add_histograms(pooled, tally.predicted_class_change)),

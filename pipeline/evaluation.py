@@ -5,27 +5,35 @@ the class that it predicts as well; PixelCAM's map knows no class. What turns a 
 once, on the source domain's validation masks, and used everywhere.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import isnan
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import metrics, pixel_histogram
+from pipeline.behind import finished_behind
 from pipeline.classification import fit_temperature
 from pipeline.collectives import from_first, in_order, interleaved
-from pipeline.domain_scores import DomainTally, Resampling, score_domain
+from pipeline.domain_scores import BatchScores, DomainTally, ModelBatch, Resampling, score_domain
 from pipeline.errors import PixelCAMError
 from pipeline.localization import EvaluationBatch, Localization, Localizer
-from pipeline.localization_scores import FIXED_THRESHOLD
+from pipeline.localization_scores import CPU, FIXED_THRESHOLD, CountedMaps, count_maps, measure_maps
 from pipeline.pixel_histogram import PixelHistogram
 from pipeline.resizing import resize_map
-from pipeline.scores import Evaluation, Fitted, ImageScores, ModelName, Threshold, ThresholdSource
+from pipeline.scores import IMAGE_VALUES, Evaluation, Fitted, ModelName, Threshold, ThresholdSource
 
 ROUNDING_SLACK: Final = 1e-3  # how far a map may leave [0, 1] by the arithmetic of its making
 TAKE_A_CLASS: Final = (ModelName.TEACHER,)  # the models whose map is taken for a class
+
+
+Autocast = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +56,7 @@ def fit_on_validation(
     *,
     map_size: int,
     device: torch.device,
+    autocast: Autocast = nullcontext,
 ) -> dict[ModelName, Fitted]:
     """Choose each model's threshold by the pooled Dice over validation images, and fit its temperature.
 
@@ -58,6 +67,7 @@ def fit_on_validation(
             pixel it is 0.5, and said to be fixed.
         map_size: side in pixels at which maps and masks are compared.
         device: where the models live.
+        autocast: the precision of the models.
     """
     histograms = dict.fromkeys(localizers, pixel_histogram.empty_histogram(device=device))
     logits: dict[ModelName, list[Tensor]] = {name: [] for name in localizers}
@@ -65,7 +75,7 @@ def fit_on_validation(
     for batch in batches:
         classes.append(batch.class_idx.cpu())
         for name, localizer in localizers.items():
-            localization = localize(localizer, batch, map_size=map_size, device=device)
+            localization = localize(localizer, batch, map_size=map_size, device=device, autocast=autocast)
             histograms[name] = pixel_histogram.count_batch(histograms[name], maps=localization.maps, batch=batch)
             logits[name].append(localization.image_logits.cpu())
     classes = interleaved(classes)
@@ -91,6 +101,8 @@ def evaluate_domain(
     map_size: int,
     resampling: Resampling,
     device: torch.device,
+    autocast: Autocast = nullcontext,
+    depth: int | None = None,
 ) -> tuple[Evaluation, ...]:
     """Score every model on a domain; the images are read once, and memory does not grow with their pixels.
 
@@ -101,84 +113,59 @@ def evaluate_domain(
         map_size: side in pixels at which maps and masks are compared.
         resampling: how intervals are made.
         device: where the models live.
+        autocast: the precision of the models.
+        depth: how many batches more the device is given while the processor ends one. By default one where a GPU
+            computes, else none.
 
     Raises:
         PixelCAMError: the domain has no images, or a model gives NaN or values outside [0, 1].
         ValueError: shapes do not fit.
     """
 
-    def tally_batches() -> Iterator[dict[ModelName, DomainTally]]:
-        for batch in domain.batches:
-            tallied: dict[ModelName, DomainTally] = {}
-            for name, localizer in localizers.items():
-                localization = localize(localizer, batch, map_size=map_size, device=device)
-                tallied[name] = _tally(localization, batch, domain, threshold=fitted[name].threshold.value)
-                if name in TAKE_A_CLASS:
-                    _add_predicted_class(
-                        tallied[name], localizer, localization, batch, map_size=map_size, device=device
-                    )
-            yield tallied
+    def look(batch: EvaluationBatch) -> _Looked:
+        read = partial(localize, map_size=map_size, device=device, autocast=autocast)
+        said = {name: _look(localizer, batch, read, name in TAKE_A_CLASS) for name, localizer in localizers.items()}
+        return _Looked(replace(batch, images=torch.empty(0)), said)  # the pixels are done with
 
-    tallies = {name: DomainTally() for name in localizers}
-    for tallied in in_order(tally_batches()):
-        for name, tally in tallied.items():
-            tallies[name].extend(tally)
-    return from_first(lambda: _score(tallies, domain, fitted=fitted, resampling=resampling))
+    depth = int(device.type == "cuda") if depth is None else depth
+    finish = partial(_finish, fitted=fitted)
+    tally = DomainTally(localizers)
+    for scored in in_order(finished_behind(map(look, domain.batches), finish, depth=depth)):
+        tally.add(scored)
+    return from_first(lambda: _score(tally, domain, fitted=fitted, resampling=resampling))
 
 
-def _tally(
-    localization: Localization, batch: EvaluationBatch, domain: EvaluationDomain, *, threshold: float
-) -> DomainTally:
-    """Return what a model says about a batch."""
-    tally = DomainTally(masks=int(batch.has_mask.sum()), logits=[localization.image_logits.cpu()])
-    aps = _add_maps(tally, localization.maps, batch)
-    tally.images = [
-        replace(image, ap=ap, patient=domain.patients.get(image.image, ""))
-        for image, ap in zip(score_images(localization, batch, threshold=threshold), aps, strict=True)
-    ]
-    return tally
+@dataclass(frozen=True, eq=False)
+class _Said:
+    """What a model said about a batch, in main memory: logits, maps, and how another class would change the latter."""
+
+    logits: Tensor
+    maps: CountedMaps
+    predicted_class_change: PixelHistogram
 
 
-def _score(
-    tallies: Mapping[ModelName, DomainTally],
-    domain: EvaluationDomain,
-    *,
-    fitted: Mapping[ModelName, Fitted],
-    resampling: Resampling,
-) -> tuple[Evaluation, ...]:
-    if not all(tally.images for tally in tallies.values()):
-        raise PixelCAMError(f"domain '{domain.name}' has no test images to score; its manifest must list some")
-    return score_domain(tallies, name=domain.name, classes=domain.classes, fitted=fitted, resampling=resampling)
+@dataclass(frozen=True, eq=False)
+class _Looked:
+    """A batch without its images, and what each model said about it."""
+
+    batch: EvaluationBatch
+    said: Mapping[ModelName, _Said]
 
 
-def _add_maps(tally: DomainTally, maps: Tensor, batch: EvaluationBatch) -> list[float]:
-    """Count the maps of the images that have a mask, and return each image's average precision."""
-    return [
-        tally.pixels.add(
-            preds=maps[index],
-            target=batch.masks[index],
-            ignore=None if batch.ignore is None else batch.ignore[index],
-        )
-        if known
-        else tally.pixels.skip()
-        for index, known in enumerate(batch.has_mask.tolist())
-    ]
-
-
-def _add_predicted_class(
-    tally: DomainTally,
+def _look(
     localizer: Localizer,
-    localization: Localization,
     batch: EvaluationBatch,
-    *,
-    map_size: int,
-    device: torch.device,
-) -> None:
-    """Note how the histogram changes where the map is taken for the predicted class; right images are not run again."""
-    predicted = localization.image_logits.argmax(dim=1).cpu()
+    read: Callable[[Localizer, EvaluationBatch], Localization],
+    takes_a_class: bool,
+) -> _Said:
+    """Do the device's part of scoring a batch."""
+    found = read(localizer, batch)
+    maps = count_maps(found.maps, target=batch.masks, ignore=batch.ignore)
+    said = _Said(found.image_logits.cpu(), maps, pixel_histogram.empty_histogram(device=CPU))
+    predicted = said.logits.argmax(dim=1)
     wrong = (predicted != batch.class_idx.cpu()) & batch.has_mask.cpu()
-    if not wrong.any():
-        return
+    if not takes_a_class or not wrong.any():  # right images are not run again
+        return said
     images = EvaluationBatch(
         image_ids=tuple(name for name, kept in zip(batch.image_ids, wrong.tolist(), strict=True) if kept),
         images=batch.images[wrong],
@@ -187,20 +174,61 @@ def _add_predicted_class(
         has_mask=batch.has_mask[wrong],
         ignore=None if batch.ignore is None else batch.ignore[wrong],
     )
-    other = localize(localizer, images, map_size=map_size, device=device)
-    empty = pixel_histogram.empty_histogram(device=device)
-    before = pixel_histogram.count_batch(
-        empty, maps=localization.maps[wrong.to(localization.maps.device)], batch=images
-    )
-    after = pixel_histogram.count_batch(empty, maps=other.maps, batch=images)
-    change = PixelHistogram(
-        foreground=(after.foreground - before.foreground).cpu(), background=(after.background - before.background).cpu()
-    )
-    tally.predicted_class_change = pixel_histogram.add_histograms(tally.predicted_class_change, change)
+    after = pixel_histogram.count_batch(said.predicted_class_change, maps=read(localizer, images).maps, batch=images)
+    return replace(said, predicted_class_change=pixel_histogram.add_images(after, -maps.histograms[wrong]))
 
 
-def localize(localizer: Localizer, batch: EvaluationBatch, *, map_size: int, device: torch.device) -> Localization:
+def _finish(looked: _Looked, *, fitted: Mapping[ModelName, Fitted]) -> BatchScores:
+    """Do the processor's part of scoring a batch."""
+    batch = looked.batch
+    models: dict[ModelName, ModelBatch] = {}
+    for name, said in looked.said.items():
+        maps = measure_maps(said.maps, has_mask=batch.has_mask)
+        threshold = fitted[name].threshold.value
+        models[name] = ModelBatch(
+            logits=said.logits,
+            values=image_values(said.logits, said.maps.histograms, batch, aps=maps.aps, threshold=threshold),
+            maps=maps,
+            predicted_class_change=said.predicted_class_change,
+        )
+    return BatchScores(image_ids=batch.image_ids, masks=int(batch.has_mask.sum()), models=models)
+
+
+def _score(
+    tally: DomainTally,
+    domain: EvaluationDomain,
+    *,
+    fitted: Mapping[ModelName, Fitted],
+    resampling: Resampling,
+) -> tuple[Evaluation, ...]:
+    if not tally.image_ids:
+        raise PixelCAMError(f"domain '{domain.name}' has no test images to score; its manifest must list some")
+    return score_domain(
+        tally,
+        name=domain.name,
+        classes=domain.classes,
+        patients=domain.patients,
+        fitted=fitted,
+        resampling=resampling,
+    )
+
+
+def localize(
+    localizer: Localizer,
+    batch: EvaluationBatch,
+    *,
+    map_size: int,
+    device: torch.device,
+    autocast: Autocast = nullcontext,
+) -> Localization:
     """Run a model on a batch and bring its maps to the size at which scores and pictures want them.
+
+    Args:
+        localizer: the model.
+        batch: the images, and the class that a map is to be taken for.
+        map_size: side of the maps in pixels.
+        device: where the model lives.
+        autocast: gives the context that the model runs in, which may lower its precision; nothing else runs there.
 
     Returns:
         `image_logits` float32 (B, K) and `maps` float32 (B, map_size, map_size) in [0, 1], detached.
@@ -208,7 +236,9 @@ def localize(localizer: Localizer, batch: EvaluationBatch, *, map_size: int, dev
     Raises:
         PixelCAMError: the model gives NaN, or map values outside [0, 1].
     """
-    raw = localizer(batch.images.to(device), batch.class_idx.to(device))
+    images, class_idx = batch.images.to(device), batch.class_idx.to(device)
+    with autocast():
+        raw = localizer(images, class_idx)
     logits = raw.image_logits.detach().float()
     if not logits.isfinite().all():
         raise PixelCAMError("the model gives class logits that are not finite; lower its learning rate and train again")
@@ -226,36 +256,41 @@ def resize_maps(maps: Tensor, *, map_size: int) -> Tensor:
     return resize_map(maps, (map_size, map_size)).clamp(0, 1)
 
 
-def score_images(localization: Localization, batch: EvaluationBatch, *, threshold: float) -> list[ImageScores]:
-    """Score each image of a batch by itself, but for its average precision; maps and masks must be of one size."""
-    device = localization.maps.device
-    masks = batch.masks.to(device)
-    ignore = None if batch.ignore is None else batch.ignore.to(device)
-    counts = metrics.counts_per_image(preds=localization.maps, target=masks, threshold=threshold, ignore=ignore)
-    positive = counts.true_positive + counts.false_positive
+def image_values(
+    logits: Tensor, histograms: Tensor, batch: EvaluationBatch, *, aps: NDArray[np.float64], threshold: float
+) -> NDArray[np.void]:
+    """Return what is written of each image of a batch, (B,) of `IMAGE_VALUES`.
+
+    Args:
+        logits: float32 (B, K) on the CPU.
+        histograms: int64 (B, 2, 1001), as `count_images` gives them, of images without a mask too.
+        batch: the images, whose pixels are not looked at.
+        aps: float64 (B,), average precisions.
+        threshold: where the maps become regions, a multiple of 0.001.
+    """
+    pooled = PixelHistogram(foreground=histograms[:, 0], background=histograms[:, 1])
+    counts = metrics.counts_at(pooled, threshold=threshold)
     foreground = counts.true_positive + counts.false_negative
     background = counts.false_positive + counts.true_negative
-    pixels = (foreground + background).cpu().double()
-    unknown = ~batch.has_mask.cpu()
-    probabilities = localization.image_logits.softmax(dim=1).cpu()
+    pixels = (foreground + background).double()
+    class_idx, unknown = batch.class_idx.cpu(), ~batch.has_mask.cpu()
+    probabilities = logits.softmax(dim=1)
     columns = {
-        "class_idx": batch.class_idx,
+        "class_idx": class_idx,
         "predicted_idx": probabilities.argmax(dim=1),
-        "probability": probabilities.gather(1, batch.class_idx.cpu().unsqueeze(1)).squeeze(1),
+        "probability": probabilities.gather(1, class_idx.unsqueeze(1)).squeeze(1),
         "confidence": probabilities.amax(dim=1),
+        "ap": torch.from_numpy(aps),
         "dice": metrics.dice(counts).masked_fill(unknown, torch.nan),
         "iou": metrics.iou(counts).masked_fill(unknown, torch.nan),
-        "foreground_share_predicted": positive.cpu() / pixels,
-        "foreground_share_mask": (foreground.cpu() / pixels).masked_fill(unknown, torch.nan),
-        "false_positive_share": (counts.false_positive.cpu().double() / background.cpu()).masked_fill(
-            unknown, torch.nan
-        ),
+        "foreground_share_predicted": (counts.true_positive + counts.false_positive) / pixels,
+        "foreground_share_mask": (foreground / pixels).masked_fill(unknown, torch.nan),
+        "false_positive_share": (counts.false_positive.double() / background).masked_fill(unknown, torch.nan),
     }
-    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-    return [
-        ImageScores(image=image, patient="", ap=float("nan"), **dict(zip(columns, row, strict=True)))
-        for image, row in zip(batch.image_ids, rows, strict=True)
-    ]
+    values = np.empty(len(logits), dtype=IMAGE_VALUES)
+    for name, column in columns.items():
+        values[name] = column.numpy()
+    return values
 
 
 def _threshold(histogram: PixelHistogram) -> Threshold:

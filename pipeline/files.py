@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -140,9 +140,14 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(values, indent=2, allow_nan=False) + "\n")
 
 
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV with a header and no index, whole or not at all; of several processes the first does."""
+def write_csv(path: Path, table: pd.DataFrame | Iterable[pd.DataFrame]) -> None:
+    """Write a table as CSV with a header and no index, whole or not at all; of several processes the first does.
+
+    It may come in pieces, one after the other, of which none is kept.
+    """
     if not is_first():
         return
-    with replacing_file(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+    pieces = [table] if isinstance(table, pd.DataFrame) else table
+    with replacing_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        for number, piece in enumerate(pieces):
+            piece.to_csv(file, header=number == 0, index=False, lineterminator="\n")

@@ -31,30 +31,17 @@ class HistogramRows:
     def __len__(self) -> int:
         return self._count
 
-    def append(self, row: Int32Array) -> None:
-        """Add an image's pair, int32 (2, 1001).
+    def append(self, rows: Int32Array) -> None:
+        """Add the pairs of some images, int32 (n, 2, 1001).
 
         Raises:
-            ValueError: it has another shape or dtype.
+            ValueError: they have another shape or dtype.
         """
-        if row.shape != ROW_SHAPE or row.dtype != np.int32:
-            raise ValueError(f"row must be int32 {ROW_SHAPE}, got {row.dtype} {row.shape}")
-        self._write(row)
-        self._count += 1
-
-    def extend(self, others: "HistogramRows") -> None:
-        """Add the pairs of other images."""
-        for block in others.blocks():
-            self._write(block)
-        self._count += len(others)
-
-    def __getstate__(self) -> dict[str, bytes]:
-        return {"rows": b"".join(block.tobytes() for block in self.blocks())}
-
-    def __setstate__(self, state: dict[str, bytes]) -> None:
-        self.__init__()  # type: ignore[misc]
-        self._file.write(state["rows"])
-        self._count = len(state["rows"]) // ROW_BYTES
+        if rows.shape[1:] != ROW_SHAPE or rows.dtype != np.int32:
+            raise ValueError(f"rows must be int32 (n, 2, {STEPS + 1}), got {rows.dtype} {rows.shape}")
+        self._file.seek(0, SEEK_END)  # a reader may have left it anywhere
+        self._file.write(rows.tobytes())
+        self._count += len(rows)
 
     def blocks(self) -> Iterator[Int32Array]:
         """Yield all pairs in their order, int32 (n, 2, 1001) at a time, n up to 512."""
@@ -62,7 +49,3 @@ class HistogramRows:
             self._file.seek(first * ROW_BYTES)
             block = self._file.read(min(ROWS_AT_ONCE, self._count - first) * ROW_BYTES)
             yield np.frombuffer(block, dtype=np.int32).reshape(-1, *ROW_SHAPE)
-
-    def _write(self, rows: Int32Array) -> None:
-        self._file.seek(0, SEEK_END)  # a reader may have left it anywhere
-        self._file.write(rows.tobytes())

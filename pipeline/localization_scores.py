@@ -1,5 +1,6 @@
 """Scores of maps against masks that need no classes: what evaluation and `pixelcam score` have in common."""
 
+import math
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,15 +8,18 @@ from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import metrics, pixel_histogram
 from pipeline.boxes import BoxScores, BoxTally, best_overlaps
 from pipeline.histogram_rows import HistogramRows
-from pipeline.pixel_histogram import PixelHistogram, add_histograms
-from pipeline.ranking import average_precision, pooled_area_under_roc
+from pipeline.pixel_histogram import PixelHistogram, add_images
+from pipeline.ranking import average_precision, average_precisions, pooled_area_under_roc
+from pipeline.shared_threads import in_threads
 
 FIXED_THRESHOLD: Final = 0.5  # where no validation mask may be used: the middle of the scale, chosen by nobody's eyes
+WORTH_A_THREAD: Final = 2**14  # pixels of an image; of fewer, threads would only wait for each other
 CPU: Final = torch.device("cpu")
 
 
@@ -52,6 +56,93 @@ class LocalizationScores:
     images_without_roi: int
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CountedMaps:
+    """What a device found of a batch's maps, and what it takes to find the rest; all in main memory.
+
+    Attributes:
+        histograms: int64 (B, 2, 1001), as `count_images` gives them.
+        aps: float64 (B,), average precisions; None where the processor is to find them.
+        values: float32 (B, H, W), the maps; negative where a pixel does not count.
+        truth: bool (B, H, W), region of interest that counts.
+    """
+
+    histograms: Tensor
+    aps: NDArray[np.float64] | None
+    values: NDArray[np.float32]
+    truth: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MapMeasures:
+    """What is kept of a batch's maps.
+
+    Attributes:
+        histograms: int64 (B, 2, 1001); zeros without a mask.
+        aps: float64 (B,), average precisions; NaN without region of interest or mask.
+        overlaps: `best_overlaps` of the images that have an average precision.
+    """
+
+    histograms: Tensor
+    aps: NDArray[np.float64]
+    overlaps: list[NDArray[np.float64]]
+
+
+def count_maps(maps: Tensor, *, target: Tensor, ignore: Tensor | None = None) -> CountedMaps:
+    """Count the pixels of maps on their device, where a GPU finds average precisions too, and bring all to the CPU.
+
+    Args:
+        maps: floating point (B, H, W), values in [0, 1].
+        target: bool (B, H, W), True is region of interest, on any device.
+        ignore: bool (B, H, W), True is a pixel that does not count, likewise.
+
+    Raises:
+        PixelCAMError: a map value is NaN or outside [0, 1].
+        ValueError: shapes or dtypes do not fit.
+    """
+    values, truth = maps.detach().float(), target.to(maps.device)
+    skipped = None if ignore is None else ignore.to(maps.device)
+    histograms = pixel_histogram.count_images(values, target=truth, ignore=skipped)
+    if skipped is not None:
+        values, truth = values.masked_fill(skipped, -1), truth & ~skipped
+    found = average_precisions(preds=values.flatten(1), target=truth.flatten(1)) if values.is_cuda else None
+    return CountedMaps(
+        histograms=histograms,
+        aps=None if found is None else found.cpu().numpy(),
+        values=values.cpu().numpy(),
+        truth=truth.cpu().numpy(),
+    )
+
+
+def measure_maps(counted: CountedMaps, *, has_mask: Tensor | None = None) -> MapMeasures:
+    """Find on the CPU, an image to a thread, what is to be kept of maps; nothing of images that have no mask.
+
+    Args:
+        counted: of the maps.
+        has_mask: bool (B,), False where the truth is unknown; None if all is known.
+    """
+    known = np.ones(len(counted.values), dtype=np.bool_) if has_mask is None else has_mask.cpu().numpy()
+    scored = np.flatnonzero(known & counted.truth.any(axis=(1, 2))).tolist()
+
+    def measure(index: int) -> tuple[float, NDArray[np.float64]]:
+        values, truth = counted.values[index], counted.truth[index]
+        counts = values >= 0
+        ap = (
+            average_precision(preds=values[counts], target=truth[counts]) if counted.aps is None else counted.aps[index]
+        )
+        return float(ap), best_overlaps(preds=values, target=truth)
+
+    found = (
+        in_threads(measure, scored)
+        if math.prod(counted.values.shape[1:]) >= WORTH_A_THREAD
+        else [*map(measure, scored)]
+    )
+    aps = np.full(len(known), np.nan)
+    aps[scored] = [ap for ap, _ in found]
+    histograms = counted.histograms if known.all() else counted.histograms * torch.from_numpy(known)[:, None, None]
+    return MapMeasures(histograms=histograms, aps=aps, overlaps=[overlaps for _, overlaps in found])
+
+
 class LocalizationTally:
     """Maps and masks of any number of images, counted and forgotten but for 8 bytes of each.
 
@@ -68,48 +159,19 @@ class LocalizationTally:
         self._aps = array("d")
         self._boxes = BoxTally()
 
-    def add(self, *, preds: Tensor, target: Tensor, ignore: Tensor | None = None) -> float:
-        """Count an image, and return its average precision; NaN without foreground.
-
-        Args:
-            preds: floating point (H, W), map values in [0, 1].
-            target: bool (H, W), True is region of interest.
-            ignore: bool (H, W), True is a pixel that does not count.
-
-        Raises:
-            PixelCAMError: a map value is NaN or outside [0, 1].
-            ValueError: shapes or dtypes do not fit.
-        """
-        preds = preds.detach().float()
-        self._count(_histogram_of(preds, target=target, ignore=ignore))
-        preds, target = preds.cpu(), target.cpu()
-        ignore = None if ignore is None else ignore.cpu()
-        values, truth = preds.numpy(), target.numpy()
-        if ignore is None:
-            ap = average_precision(preds=values, target=truth)
-        else:
-            counted = ~ignore.numpy()
-            ap = average_precision(preds=values[counted], target=truth[counted])
-            values, truth = np.where(counted, values, np.float32(-1)), truth & counted
-        if truth.any():
-            self._aps.append(ap)
-            self._boxes.add(best_overlaps(preds=values, target=truth))
-        return ap
-
-    def skip(self) -> float:
-        """Take note of an image without a mask: none of its pixels counts."""
-        self._count(pixel_histogram.empty_histogram(device=CPU))
-        return float("nan")
-
-    def extend(self, others: "LocalizationTally") -> None:
-        """Count the images of another tally after its own."""
-        self.pooled = add_histograms(self.pooled, others.pooled)
-        if self.rows is not None and others.rows is not None:
-            self.rows.extend(others.rows)
-        self._without_roi = add_histograms(self._without_roi, others._without_roi)
-        self._images_without_roi += others._images_without_roi
-        self._aps.extend(others._aps)
-        self._boxes.extend(others._boxes)
+    def add(self, measures: MapMeasures) -> None:
+        """Count a batch of images."""
+        images = measures.histograms
+        foreground, background = images.any(dim=2).unbind(dim=1)
+        without_roi = images[~foreground & background]
+        self.pooled = add_images(self.pooled, images)
+        self._without_roi = add_images(self._without_roi, without_roi)
+        self._images_without_roi += len(without_roi)
+        self._aps.extend(measures.aps[~np.isnan(measures.aps)].tolist())
+        for overlaps in measures.overlaps:
+            self._boxes.add(overlaps)
+        if self.rows is not None:
+            self.rows.append(images.int().numpy())
 
     def scores(self, thresholds: Mapping[str, float]) -> LocalizationScores:
         """Return the scores at named thresholds, multiples of 0.001 or NaN, and at the oracle's."""
@@ -129,15 +191,6 @@ class LocalizationTally:
             images_without_roi=self._images_without_roi,
         )
 
-    def _count(self, histogram: PixelHistogram) -> None:
-        """Count an image by its histogram."""
-        self.pooled = add_histograms(self.pooled, histogram)
-        if not histogram.foreground.any() and histogram.background.any():
-            self._without_roi = add_histograms(self._without_roi, histogram)
-            self._images_without_roi += 1
-        if self.rows is not None:
-            self.rows.append(torch.stack([histogram.foreground, histogram.background]).int().numpy())
-
 
 def _region(pooled: PixelHistogram, empty: PixelHistogram, *, threshold: float) -> RegionScores:
     """Score one threshold; `empty` holds the pixels of the images without region of interest."""
@@ -154,15 +207,3 @@ def _region(pooled: PixelHistogram, empty: PixelHistogram, *, threshold: float) 
         mean_iou=metrics.mean_iou(counts).item(),
         false_positive_share=(in_vain.false_positive.double() / negatives).item(),
     )
-
-
-def _histogram_of(preds: Tensor, *, target: Tensor, ignore: Tensor | None) -> PixelHistogram:
-    """Count the pixels of an image on the device of its map, and return them on the CPU."""
-    device = preds.device
-    counted = pixel_histogram.update_histogram(
-        pixel_histogram.empty_histogram(device=device),
-        preds=preds,
-        target=target.to(device),
-        ignore=None if ignore is None else ignore.to(device),
-    )
-    return PixelHistogram(foreground=counted.foreground.cpu(), background=counted.background.cpu())

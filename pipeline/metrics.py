@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.pixel_histogram import STEPS, PixelHistogram, at_least, check_pixels, thresholds
+from pipeline.pixel_histogram import STEPS, PixelHistogram, at_least, thresholds
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,19 +32,19 @@ class PrecisionRecallCurve:
 
 
 def counts_by_threshold(histogram: PixelHistogram) -> PixelCounts:
-    """Return pooled pixel counts at each of the 1,001 thresholds, ascending; int64 (1001,) on the CPU."""
+    """Return pixel counts at each of the 1,001 thresholds, ascending; int64 (1001,) or (B, 1001) on the CPU."""
     true_positive = at_least(histogram.foreground.cpu())
     false_positive = at_least(histogram.background.cpu())
     return PixelCounts(
         true_positive=true_positive,
         false_positive=false_positive,
-        false_negative=true_positive[0] - true_positive,
-        true_negative=false_positive[0] - false_positive,
+        false_negative=true_positive[..., :1] - true_positive,
+        true_negative=false_positive[..., :1] - false_positive,
     )
 
 
 def counts_at(histogram: PixelHistogram, *, threshold: float) -> PixelCounts:
-    """Return pooled pixel counts at one threshold, int64 of shape () on the CPU.
+    """Return pixel counts at one threshold, int64 of shape (), or of images (B,), on the CPU.
 
     Raises:
         ValueError: `threshold` is not a multiple of 0.001 in [0, 1].
@@ -54,41 +54,10 @@ def counts_at(histogram: PixelHistogram, *, threshold: float) -> PixelCounts:
         raise ValueError(f"threshold must be a multiple of {1 / STEPS} in [0, 1], got {threshold}")
     counts = counts_by_threshold(histogram)
     return PixelCounts(
-        true_positive=counts.true_positive[index],
-        false_positive=counts.false_positive[index],
-        false_negative=counts.false_negative[index],
-        true_negative=counts.true_negative[index],
-    )
-
-
-def counts_per_image(*, preds: Tensor, target: Tensor, threshold: float, ignore: Tensor | None = None) -> PixelCounts:
-    """Count pixels image by image.
-
-    Args:
-        preds: floating point (B, H, W), map values in [0, 1].
-        target: bool (B, H, W), True is foreground.
-        threshold: a pixel is predicted foreground if its value is at least this, compared as float32.
-        ignore: bool (B, H, W), True is a pixel that does not count.
-
-    Returns:
-        Counts as int64 (B,), on the device of `preds`.
-
-    Raises:
-        PixelCAMError: a map value is NaN or outside [0, 1].
-        ValueError: shapes or dtypes do not fit.
-    """
-    check_pixels(preds=preds, target=target, ignore=ignore)
-    positive = preds.detach().float() >= torch.tensor(threshold, dtype=torch.float32, device=preds.device)
-    counted = torch.ones_like(target) if ignore is None else ~ignore
-
-    def total(pixels: Tensor) -> Tensor:
-        return (pixels & counted).flatten(start_dim=1).sum(dim=1)  # (B, H, W) -> (B,)
-
-    return PixelCounts(
-        true_positive=total(positive & target),
-        false_positive=total(positive & ~target),
-        false_negative=total(~positive & target),
-        true_negative=total(~positive & ~target),
+        true_positive=counts.true_positive[..., index],
+        false_positive=counts.false_positive[..., index],
+        false_negative=counts.false_negative[..., index],
+        true_negative=counts.true_negative[..., index],
     )
 
 

@@ -19,7 +19,7 @@ from pipeline.model_files import kept_epochs, read_info
 from pipeline.pixelcam import PixelCAM, load_pixelcam
 from pipeline.scored_set import ScoredSet
 from pipeline.scores import Evaluation, ModelName
-from pipeline.square_images import SquareImages
+from pipeline.square_images import SquareReader
 from pipeline.teacher import Teacher, load_teacher
 from pipeline.test_time import Adapter
 from pipeline.variants import Variant, list_variants
@@ -71,7 +71,7 @@ class _Scorer:
 
     def __init__(self, domains: Sequence[PreparedDomain], params: Params, *, image_size: int) -> None:
         self.params = params
-        self.device = make_fabric().device
+        self.fabric = make_fabric()
         self.image_size = image_size
         self.adapters: dict[TestTime, Adapter] = {}
         self.source = next(domain for domain in domains if domain.name == params.source)
@@ -84,13 +84,14 @@ class _Scorer:
 
     def score(self, chain: Chain, variant: Variant) -> list[Evaluation]:
         """Return the evaluations of both models of a chain on every domain."""
-        models = load_models(chain, variant.weights, device=self.device)
+        models = load_models(chain, variant.weights, device=self.fabric.device)
         evaluation = self.params.evaluate_ood
         fitted = fit_on_validation(
             self._localizers(models, variant, self.validation),
             self.validation.share(),
             map_size=evaluation.map_size,
-            device=self.device,
+            device=self.fabric.device,
+            autocast=self.fabric.autocast,
         )
         evaluations: list[Evaluation] = []
         for domain, images in self.domains:
@@ -108,7 +109,8 @@ class _Scorer:
                     fitted=fitted,
                     map_size=evaluation.map_size,
                     resampling=Resampling(evaluation.resamples, self.params.seed),
-                    device=self.device,
+                    device=self.fabric.device,
+                    autocast=self.fabric.autocast,
                 )
             )
         return evaluations
@@ -120,10 +122,10 @@ class _Scorer:
             self.adapters[option] = Adapter(
                 option, self.params, image_scale=_image_scale(self.params), source=self._training_images
             )
-        return self.adapters[option](models, images, device=self.device)
+        return self.adapters[option](models, images, device=self.fabric.device)
 
-    def _training_images(self) -> SquareImages:
-        return SquareImages(self.source.manifest.of_split(Split.TRAIN), size=self.image_size)
+    def _training_images(self) -> SquareReader:
+        return SquareReader(self.source.manifest.of_split(Split.TRAIN), size=self.image_size)
 
     def _difference(self, variant: Variant) -> str:
         """Return in words what a variant differs in from the scores proper."""

@@ -15,14 +15,18 @@ from torch import Tensor
 from pipeline.collectives import interleaved
 from pipeline.errors import PixelCAMError
 from pipeline.localization import EvaluationBatch
+from pipeline.shared_threads import in_threads
+from pipeline.threads import WORKERS
 
 STEPS: Final = 1000  # thresholds 0, 1/1000, ..., 1
-PIECE: Final = 2**18  # values binned at a time, so that what is made of them stays in the processor's cache
+PIECE: Final = (
+    2**19
+)  # pixels counted at a time in a thread: of fewer, threads would wait for each other; of more, memory
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PixelHistogram:
-    """Map values of foreground and of background pixels, pooled over images: two int64 tensors (1001,)."""
+    """Map values of foreground and of background pixels: two int64 tensors (1001,), or (B, 1001) of as many images."""
 
     foreground: Tensor
     background: Tensor
@@ -39,31 +43,36 @@ def empty_histogram(*, device: torch.device) -> PixelHistogram:
     return PixelHistogram(foreground=zeros, background=zeros)
 
 
-def update_histogram(
-    histogram: PixelHistogram, *, preds: Tensor, target: Tensor, ignore: Tensor | None = None
-) -> PixelHistogram:
-    """Return the histogram with more pixels counted; the given one stays as it is.
+def count_images(maps: Tensor, *, target: Tensor, ignore: Tensor | None = None) -> Tensor:
+    """Count the pixels of each image: over its foreground, then over its background; int64 (B, 2, 1001) on the CPU.
+
+    Where a GPU holds the maps all images are counted at once, else some in each thread.
 
     Args:
-        histogram: what was counted before, on the device of the tensors below.
-        preds: floating point, any shape, map values in [0, 1].
-        target: bool, the same shape, True is foreground.
-        ignore: bool, the same shape, True is a pixel that does not count.
+        maps: floating point (B, ...), values in [0, 1].
+        target: bool (B, ...), True is foreground, on the same device.
+        ignore: bool (B, ...), True is a pixel that does not count, likewise.
 
     Raises:
         PixelCAMError: a map value is NaN or outside [0, 1].
         ValueError: shapes or dtypes do not fit.
     """
-    check_pixels(preds=preds, target=target, ignore=ignore)
-    if ignore is not None:
-        preds, target = preds[~ignore], target[~ignore]
-    pooled = torch.cat([histogram.background, histogram.foreground])
-    values, truth = preds.detach().flatten(), target.flatten()
-    for first in range(0, len(values), PIECE):
-        piece = slice(first, first + PIECE)
-        bins = _bins(values[piece].float()).add_(truth[piece].short(), alpha=STEPS + 1)
-        pooled += torch.bincount(bins, minlength=2 * (STEPS + 1))
-    return PixelHistogram(foreground=pooled[STEPS + 1 :], background=pooled[: STEPS + 1])
+    _check_pixels(preds=maps, target=target, ignore=ignore)
+    values, truth = maps.detach().flatten(1), target.flatten(1)
+    skipped = None if ignore is None else ignore.flatten(1)
+    if maps.device.type != "cpu":
+        return _count_at_once(values, truth, skipped).cpu()
+    found = in_threads(
+        lambda rows: _count_rows(values[rows], truth[rows], None if skipped is None else skipped[rows]),
+        _groups(*values.shape),
+    )
+    return torch.cat([torch.zeros(0, 2, STEPS + 1, dtype=torch.int64), *found])
+
+
+def add_images(histogram: PixelHistogram, images: Tensor) -> PixelHistogram:
+    """Return the histogram with the pixels of images added, as `count_images` gives them; it stays on its device."""
+    foreground, background = images.sum(dim=0).to(histogram.foreground.device)
+    return PixelHistogram(foreground=histogram.foreground + foreground, background=histogram.background + background)
 
 
 def add_histograms(one: PixelHistogram, other: PixelHistogram) -> PixelHistogram:
@@ -75,7 +84,7 @@ def count_batch(histogram: PixelHistogram, *, maps: Tensor, batch: EvaluationBat
     """Return the histogram with the pixels of a batch's images that have a mask counted; the given one stays as it is.
 
     Args:
-        histogram: what was counted before, on the device of the maps.
+        histogram: what was counted before.
         maps: floating point (B, S, S) in [0, 1], of the size of the batch's masks.
         batch: says which images have a mask, and which pixels do not count.
 
@@ -83,10 +92,13 @@ def count_batch(histogram: PixelHistogram, *, maps: Tensor, batch: EvaluationBat
         PixelCAMError: a map value is NaN or outside [0, 1].
         ValueError: shapes do not fit.
     """
-    known = batch.has_mask.to(maps.device)
-    ignore = None if batch.ignore is None else batch.ignore.to(maps.device)[known]
-    target = batch.masks.to(maps.device)[known]
-    return update_histogram(histogram, preds=maps[known], target=target, ignore=ignore)
+    target, ignore = batch.masks, batch.ignore
+    if not batch.has_mask.all():
+        known = batch.has_mask.nonzero().flatten().cpu()  # numbers, for which no GPU is waited for
+        maps, target = maps[known.to(maps.device)], target[known.to(target.device)]
+        ignore = None if ignore is None else ignore[known.to(ignore.device)]
+    ignore = None if ignore is None else ignore.to(maps.device)
+    return add_images(histogram, count_images(maps, target=target.to(maps.device), ignore=ignore))
 
 
 def join(histogram: PixelHistogram) -> PixelHistogram:
@@ -114,6 +126,38 @@ def pxap(histogram: PixelHistogram) -> float:
     return float((precision * gained).sum() / gained.sum())
 
 
+def _groups(images: int, pixels: int) -> list[slice]:
+    """Share images among the threads, in groups that hold no more than a piece of pixels where images are small."""
+    in_group = max(1, min(-(-images // WORKERS), PIECE // max(1, pixels)))
+    return [slice(first, first + in_group) for first in range(0, images, in_group)]
+
+
+def _count_rows(values: Tensor, truth: Tensor, ignore: Tensor | None) -> Tensor:
+    """Return histograms, int64 (B, 2, 1001), of pixels (B, P) on a CPU; all that is done to a piece is done at once."""
+    counted = torch.zeros(len(values), 2 * (STEPS + 1), dtype=torch.int64)
+    for start in range(0, values.shape[1], PIECE):
+        piece = slice(start, start + PIECE)
+        check_map_values(values[:, piece], slack=0)
+        bins = _bins(values[:, piece].float()).add_(truth[:, piece].short(), alpha=STEPS + 1)
+        for row, of_image in enumerate(bins):
+            kept = of_image if ignore is None else of_image[~ignore[row, piece]]
+            counted[row] += torch.bincount(kept, minlength=2 * (STEPS + 1))
+    return counted.view(-1, 2, STEPS + 1).flip(1)
+
+
+def _count_at_once(values: Tensor, truth: Tensor, ignore: Tensor | None) -> Tensor:
+    """Return the same on any device, from one count over all images, each with bins of its own."""
+    check_map_values(values, slack=0)
+    images, bins_of_image = len(values), 2 * (STEPS + 1)
+    nowhere = images * bins_of_image  # where ignored pixels go
+    firsts = torch.arange(images, device=values.device)[:, None] * bins_of_image
+    bins = firsts + _bins(values.float()) + truth * (STEPS + 1)
+    if ignore is not None:
+        bins = bins.masked_fill(ignore, nowhere)
+    counted = torch.bincount(bins.flatten(), minlength=nowhere + 1)[:nowhere]
+    return counted.view(images, 2, STEPS + 1).flip(1)
+
+
 def _bins(values: Tensor) -> Tensor:
     """Return the bin of each value, int16 (N,) of float32 (N,) in [0, 1]; many times as fast as a search."""
     steps = torch.full((), float(STEPS), device=values.device)  # a tensor, since a GPU divides by a number inexactly
@@ -123,8 +167,8 @@ def _bins(values: Tensor) -> Tensor:
 
 
 def at_least(histogram: Tensor) -> Tensor:
-    """Return for each bin how many values lie in it or above: int64 (1001,), on the same device."""
-    return histogram.flip(0).cumsum(0).flip(0)
+    """Return for each bin how many values lie in it or above: int64 (..., 1001), on the same device."""
+    return histogram.flip(-1).cumsum(-1).flip(-1)
 
 
 def check_map_values(maps: Tensor, *, slack: float) -> None:
@@ -135,7 +179,7 @@ def check_map_values(maps: Tensor, *, slack: float) -> None:
     """
     if maps.numel() == 0:
         return
-    lowest, highest = (bound.item() for bound in maps.detach().aminmax())
+    lowest, highest = torch.stack(maps.detach().aminmax()).tolist()
     if not (lowest >= -slack and highest <= 1 + slack):  # so written, NaN fails too
         raise PixelCAMError(
             f"map values must lie in [0, 1], got {lowest} to {highest}; "
@@ -143,8 +187,8 @@ def check_map_values(maps: Tensor, *, slack: float) -> None:
         )
 
 
-def check_pixels(*, preds: Tensor, target: Tensor, ignore: Tensor | None) -> None:
-    """Raise a `ValueError` for tensors of other shape or dtype, a `PixelCAMError` for map values outside [0, 1]."""
+def _check_pixels(*, preds: Tensor, target: Tensor, ignore: Tensor | None) -> None:
+    """Raise a `ValueError` for tensors of other shape or dtype than pixels are counted from."""
     for name, tensor in {"target": target, "ignore": target if ignore is None else ignore}.items():
         if tensor.dtype != torch.bool or tensor.shape != preds.shape:
             raise ValueError(
@@ -152,4 +196,3 @@ def check_pixels(*, preds: Tensor, target: Tensor, ignore: Tensor | None) -> Non
             )
     if not preds.is_floating_point():
         raise ValueError(f"preds must be floating point, got {preds.dtype}")
-    check_map_values(preds, slack=0)

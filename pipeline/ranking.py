@@ -1,7 +1,9 @@
 """Areas under curves over every distinct value, exact also where values are tied: average precision and AUROC."""
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline.pixel_histogram import PixelHistogram
 
@@ -19,6 +21,24 @@ def average_precision(*, preds: NDArray[np.floating], target: NDArray[np.bool_])
     true_positive, false_positive = (part[::-1].cumsum()[::-1] for part in (positives, negatives))
     precision = true_positive / (true_positive + false_positive)  # each distinct value occurs, so never 0 / 0
     return float((precision * positives).sum() / positives.sum())
+
+
+def average_precisions(*, preds: Tensor, target: Tensor) -> Tensor:
+    """Return `average_precision` of each row, float64 (B,), all at once on their device, which must have float64.
+
+    Args:
+        preds: floating point (B, N); no NaN.
+        target: bool (B, N), True is positive. A value that is not to count goes below all others, with False.
+    """
+    values, order = preds.sort(dim=1, descending=True)
+    true_positive = target.gather(1, order).cumsum(dim=1)
+    last = torch.ones_like(target)  # of equal values the last alone tells what all of them give
+    last[:, :-1] = values[:, :-1] != values[:, 1:]
+    before = torch.zeros_like(true_positive)
+    before[:, 1:] = torch.where(last, true_positive, 0).cummax(dim=1).values[:, :-1]
+    predicted = torch.arange(1, values.shape[1] + 1, device=values.device)
+    gained = torch.where(last, true_positive - before, 0).double()
+    return (gained * true_positive / predicted).sum(dim=1) / gained.sum(dim=1)  # 0 / 0 is NaN
 
 
 def area_under_roc(*, preds: NDArray[np.floating], target: NDArray[np.bool_]) -> float:

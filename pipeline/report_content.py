@@ -40,7 +40,7 @@ from pipeline.report_parts import (
 )
 from pipeline.score_tables import choose_images, read_per_image_table
 from pipeline.scores import ModelName
-from pipeline.square_images import SquareImages
+from pipeline.square_images import SquareReader
 from pipeline.store import PseudoLabelStore
 from pipeline.test_time import Adapter
 
@@ -172,7 +172,7 @@ def _load_looker(source: PreparedDomain, sources: ReportSources, params: Params)
         params.evaluate_ood.test_time[0],
         params,
         image_scale=max(params.cam.image_scale, params.pixelcam_map.image_scale),
-        source=lambda: SquareImages(source.manifest.of_split(Split.TRAIN), size=image_size),
+        source=lambda: SquareReader(source.manifest.of_split(Split.TRAIN), size=image_size),
     )
     models = load_models(chain, params.evaluate_ood.weights, device=device)
     return _Looker(models=models, adapter=adapter, params=params, image_size=image_size, device=device)

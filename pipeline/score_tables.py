@@ -1,12 +1,14 @@
 """Scores as files: what evaluation found, as JSON and tables, and which images of a table are worth a look."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import isnan
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from pipeline import metrics
 from pipeline.errors import PixelCAMError
@@ -47,22 +49,34 @@ def scores_by_domain(evaluations: Iterable[Evaluation]) -> dict[str, dict[str, d
     return result
 
 
-def per_image_table(evaluations: Iterable[Evaluation]) -> pd.DataFrame:
-    """Return one row per domain, model and image, for people to sort and filter; fractions have six decimals."""
-    scored = [(evaluation, image) for evaluation in evaluations for image in evaluation.images]
+def per_image_tables(evaluations: Iterable[Evaluation]) -> Iterator[pd.DataFrame]:
+    """Yield one row per domain, model and image, for people to sort and filter; fractions have six decimals.
+
+    Yields:
+        the table piece by piece, as the images' scores are kept.
+    """
+    for evaluation in evaluations:
+        first = 0
+        for block in evaluation.images.blocks:
+            yield _per_image_rows(evaluation, block, rows=slice(first, first := first + len(block)))
+
+
+def _per_image_rows(evaluation: Evaluation, values: NDArray[np.void], *, rows: slice) -> pd.DataFrame:
+    classes = evaluation.classes
+    class_idx, predicted_idx = values["class_idx"], values["predicted_idx"]
     table = {
-        "domain": [evaluation.domain for evaluation, _ in scored],
-        "model": [evaluation.model.value for evaluation, _ in scored],
-        "image": [image.image for _, image in scored],
-        "patient": [image.patient for _, image in scored],
-        "label": [evaluation.classes[image.class_idx] for evaluation, image in scored],
-        "class_idx": [image.class_idx for _, image in scored],
-        "predicted_class": [evaluation.classes[image.predicted_idx] for evaluation, image in scored],
-        "correct": [image.predicted_idx == image.class_idx for _, image in scored],
-        "probability": [image.probability for _, image in scored],
-        "confidence": [image.confidence for _, image in scored],
-        "threshold": [evaluation.scores.threshold for evaluation, _ in scored],
-        **{name: [getattr(image, name) for _, image in scored] for name in OPTIONAL_COLUMNS},
+        "domain": evaluation.domain,
+        "model": evaluation.model.value,
+        "image": evaluation.images.image[rows],
+        "patient": evaluation.images.patient[rows],
+        "label": [classes[index] for index in class_idx.tolist()],
+        "class_idx": class_idx,
+        "predicted_class": [classes[index] for index in predicted_idx.tolist()],
+        "correct": predicted_idx == class_idx,
+        "probability": values["probability"].astype(np.float64),
+        "confidence": values["confidence"].astype(np.float64),
+        "threshold": evaluation.scores.threshold,
+        **{name: values[name] for name in OPTIONAL_COLUMNS},
     }
     return pd.DataFrame(table).round(6)
 
@@ -108,7 +122,7 @@ def jsonable(value: object) -> object:
 
 
 def read_per_image_table(path: Path) -> pd.DataFrame:
-    """Read what `per_image_table` gave and `to_csv` wrote; names stay text, even "NA" or "007", and empty is NaN.
+    """Read what `per_image_tables` gave and `write_csv` wrote; names stay text, even "NA" or "007", and empty is NaN.
 
     Raises:
         PixelCAMError: the file is missing or is no such table.
@@ -133,7 +147,7 @@ def choose_images(per_image: pd.DataFrame, *, domain: str, count: int) -> tuple[
     the choice are such, ranked by how much is predicted there all the same. Without any mask the choice is by name.
 
     Args:
-        per_image: a table of `per_image_table`.
+        per_image: what `read_per_image_table` gives.
         domain: whose images.
         count: how many at most.
 

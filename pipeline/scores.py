@@ -1,13 +1,33 @@
 """What evaluation finds, by name: models, thresholds, the scores of a domain and of each of its images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.bootstrap import Difference, Interval
 from pipeline.boxes import BoxScores
 from pipeline.classification import Calibration
 from pipeline.localization_scores import RegionScores
 from pipeline.pixel_histogram import PixelHistogram
+
+IMAGE_VALUES: Final = np.dtype(
+    [
+        ("class_idx", np.int32),
+        ("predicted_idx", np.int32),
+        ("probability", np.float32),
+        ("confidence", np.float32),
+        ("ap", np.float64),
+        ("dice", np.float64),
+        ("iou", np.float64),
+        ("foreground_share_predicted", np.float64),
+        ("foreground_share_mask", np.float64),
+        ("false_positive_share", np.float64),
+    ]
+)
 
 
 class ModelName(StrEnum):
@@ -79,27 +99,29 @@ class Scores:
     over_teacher: dict[str, Difference]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class ImageScores:
-    """A model's scores on one image; NaN where there is no mask, or for AP, Dice and IoU no region of interest in it.
+    """A model's scores on the images of a domain, column by column.
 
-    `probability` is the predicted probability of the true class, `confidence` that of the predicted class. Shares are
-    fractions of the image's pixels, except that `false_positive_share` is the share of the background that is predicted
-    foreground. `patient` is empty where it is not known.
+    Attributes:
+        image: names; both models share one list, as they do for patients.
+        patient: names, empty where a patient is not known.
+        blocks: arrays of `IMAGE_VALUES`, one after the other, N rows in all. NaN where there is no mask, or for AP,
+            Dice and IoU no region of interest in it. `probability` is the predicted probability of the true class,
+            `confidence` that of the predicted class. Shares are fractions of the image's pixels, except that
+            `false_positive_share` is the share of the background that is predicted foreground.
     """
 
-    image: str
-    patient: str
-    class_idx: int
-    predicted_idx: int
-    probability: float
-    confidence: float
-    ap: float
-    dice: float
-    iou: float
-    foreground_share_predicted: float
-    foreground_share_mask: float
-    false_positive_share: float
+    image: Sequence[str]
+    patient: Sequence[str]
+    blocks: Sequence[NDArray[np.void]]
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __getitem__(self, column: str) -> NDArray[Any]:
+        """Return a column of `IMAGE_VALUES`, (N,)."""
+        return np.concatenate([block[column] for block in self.blocks])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,5 +132,5 @@ class Evaluation:
     model: ModelName
     classes: tuple[str, ...]
     scores: Scores
-    images: tuple[ImageScores, ...]
+    images: ImageScores
     histogram: PixelHistogram

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.errors import PixelCAMError
 from pipeline.images import read_mask
-from pipeline.localization_scores import LocalizationTally
+from pipeline.localization_scores import LocalizationTally, count_maps, measure_maps
 from pipeline.map_files import files_by_stem, open_maps
 from pipeline.pixel_histogram import STEPS
 from pipeline.resizing import resize_labels, resize_map
@@ -71,7 +71,8 @@ def score_maps(
             skipped = None if skipped is None else resize_labels(skipped, heat.shape)
         else:
             heat = resize_map(heat.unsqueeze(0), mask.shape).squeeze(0).clamp(0, 1)
-        tally.add(preds=heat, target=mask, ignore=skipped)
+        of_one = None if skipped is None else skipped.unsqueeze(0)
+        tally.add(measure_maps(count_maps(heat.unsqueeze(0), target=mask.unsqueeze(0), ignore=of_one)))
     chosen = {} if threshold is None else {"validation": threshold}
     scores = asdict(tally.scores(chosen)) | {"images": len(source.names)}
     return {key: jsonable(value) for key, value in scores.items()}

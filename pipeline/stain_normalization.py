@@ -27,7 +27,7 @@ LEAST_DEVIATION: Final = 0.1  # of a channel of Lab, in its units of which one c
 
 
 class Images(Protocol):
-    """Images by number, such as `SquareImages`."""
+    """Images by number, such as a `SquareReader`."""
 
     def __len__(self) -> int: ...
 

@@ -35,7 +35,9 @@ class StainNormalizedLocalizer:
 
     def __call__(self, images: Tensor, class_idx: Tensor) -> Localization:
         """Classify and localize images, float32 (B, 3, H, W) in [0, 1]."""
-        return self.localizer(self.normalization(images), class_idx)
+        with torch.autocast("cpu", enabled=False):  # whatever precision the model is asked to have
+            normalized = self.normalization(images)
+        return self.localizer(normalized, class_idx)
 
 
 class Adapter:

@@ -8,7 +8,7 @@ from pipeline.domain_matrix import headline, matrix_table, with_spread
 from pipeline.domains import read_domain
 from pipeline.files import write_csv, write_json
 from pipeline.ood_evaluation import Chain, evaluate_models
-from pipeline.score_tables import curve_table, per_image_table, scores_by_domain
+from pipeline.score_tables import curve_table, per_image_tables, scores_by_domain
 
 
 def main(
@@ -31,7 +31,7 @@ def main(
     }
     scored = evaluate_models(domains, chains=chains, params=values)
     evaluations = next(iter(scored.values()))
-    write_csv(per_image, per_image_table(evaluations))
+    write_csv(per_image, per_image_tables(evaluations))
     write_csv(curves, curve_table(evaluations))
     write_csv(matrix, matrix_table(scored, source=values.source))
     found = with_spread(scores_by_domain(evaluations), scored)

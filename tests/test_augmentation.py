@@ -3,11 +3,11 @@
 from collections import Counter
 from itertools import product
 
-import numpy as np
 import pytest
 import torch
 from tiny import NO_AUGMENTATION
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from pipeline.augmentation import Augmentation
 from pipeline.config import AugmentationParams
@@ -20,6 +20,16 @@ SIDE, SIZE = 7, 5
 
 def _augmentation(params: AugmentationParams, seed: int, *, size: int = SIZE) -> Augmentation:
     return Augmentation(params, size=size, generator=make_generator(seed))
+
+
+def _noise(*shape: int) -> Tensor:
+    return torch.randint(256, shape, generator=make_generator(0), dtype=torch.uint8)
+
+
+def smooth_image(side: int) -> Tensor:
+    """Return tissue-like colours, float32 (3, side, side) in [0, 1]."""
+    coarse = torch.rand(1, 3, 5, 5, generator=make_generator(0)) * 0.6 + 0.3
+    return interpolate(coarse, size=(side, side), mode="bilinear", align_corners=False)[0]
 
 
 def _positions() -> Tensor:
@@ -97,14 +107,14 @@ def test_labels_are_never_interpolated() -> None:
 
 
 def test_the_draw_depends_on_the_generator_alone() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    image = _noise(SIDE, SIDE, 3)
     params = AugmentationParams(
         enlarge=1, flip=True, rotate=True, brightness=0.5, contrast=0.5, saturation=0.5, hue=0.1, stain=0.0
     )
 
     def view(seed: int) -> bytes:
         augmentation = _augmentation(params, seed)
-        return augmentation.colours(augmentation.geometry(torch.from_numpy(image)).numpy()).tobytes()
+        return augmentation.colours(augmentation.geometry(image).permute(2, 0, 1)).numpy().tobytes()
 
     before = torch.get_rng_state()
     assert [view(seed) for seed in range(5)] == [view(seed) for seed in range(5)]
@@ -113,15 +123,15 @@ def test_the_draw_depends_on_the_generator_alone() -> None:
 
 
 def test_zero_strengths_leave_colours_alone() -> None:
-    image = np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8)
-    assert np.array_equal(_augmentation(NO_AUGMENTATION, 0).colours(image), image)
+    image = _noise(3, 6, 4)
+    assert torch.equal(_augmentation(NO_AUGMENTATION, 0).colours(image) * 255, image.float())
 
 
 def _changed(image: list[list[list[int]]], seed: int, **strengths: float) -> list[list[list[int]]]:
-    array = np.array(image, dtype=np.uint8)
-    changed = _augmentation(NO_AUGMENTATION.model_copy(update=strengths), seed).colours(array)
-    assert array.tolist() == image, "the image itself must stay as it is"
-    return changed.tolist()  # type: ignore[no-any-return]
+    pixels = torch.tensor(image, dtype=torch.uint8).permute(2, 0, 1)
+    changed = _augmentation(NO_AUGMENTATION.model_copy(update=strengths), seed).colours(pixels) * 255
+    assert pixels.permute(1, 2, 0).tolist() == image, "the image itself must stay as it is"
+    return changed.round().int().permute(1, 2, 0).tolist()
 
 
 def test_brightness_multiplies_within_its_range() -> None:
@@ -162,7 +172,7 @@ def test_colours_are_changed_in_a_random_order() -> None:
 
 def test_stains_are_drawn_after_all_else_and_only_if_asked_for() -> None:
     params = GEOMETRY.model_copy(update={"brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 0.1})
-    image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    image = _noise(3, SIDE, SIDE)
     for seed in range(10):
         generator, stained_generator, expected = make_generator(seed), make_generator(seed), make_generator(seed)
         plain = Augmentation(params, size=SIZE, generator=generator)
@@ -173,5 +183,19 @@ def test_stains_are_drawn_after_all_else_and_only_if_asked_for() -> None:
         change = draw_stain_change(0.3, expected)
         assert torch.equal(stained_generator.get_state(), expected.get_state())
         assert torch.equal(stained.geometry(_positions()), plain.geometry(_positions()))
-        assert np.array_equal(stained.colours(image), plain.colours(change_stains(image, change)))
-        assert not np.array_equal(stained.colours(image), plain.colours(image))
+        assert torch.equal(stained.colours(image), plain.colours(change_stains(image, change)))
+        assert not torch.equal(stained.colours(image), plain.colours(image))
+
+
+def test_colours_of_tensors_are_those_of_pillow_but_for_its_rounding() -> None:
+    params = AugmentationParams(
+        enlarge=1, flip=True, rotate=True, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, stain=0.0
+    )
+    image = (smooth_image(48) * 255).to(torch.uint8)
+    for seed in range(20):
+        augmentation = _augmentation(params, seed)
+        by_torch = augmentation._adjust(image.float() / 255)
+        apart = (by_torch - augmentation.colours(image)).abs()
+        assert apart.mean() < 0.01
+        assert apart.max() < 0.06  # a step of hue, which has 256 values in Pillow, is up to 6 / 256 of a colour
+        assert (by_torch - image / 255).abs().max() > 0.03

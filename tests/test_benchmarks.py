@@ -23,13 +23,14 @@ FIGURES = {
     "joint_step": ["joint training step"],
     "cam_reading": ["CAM by method cam"],
     "gradient_maps": ["gradcam", "gradcam", "layercam", "layercam"],
-    "pooled_pixels": ["PxAP", "PxAP"],
+    "pooled_pixels": ["PxAP"] * 4,
     "label_store": [
         "writing to Zarr, with CAMs",
         "labels in Zarr",
         "whole store, with CAMs",
         "reading a sample, with its CAM",
     ],
+    "image_store": ["reading a prepared image", "store of prepared images"],
     "waiting_for_data": ["waiting for a batch"],
     "dvc_floor": ["dvc repro, nothing to do"],
     "domain_size": ["seconds per image", "peak memory"],
@@ -100,13 +101,13 @@ def test_the_table_has_a_line_for_each_outcome() -> None:
 def test_results_name_the_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["pooled_pixels"], quick=True, output=tmp_path / "results.json")
     results = json.loads((tmp_path / "results.json").read_text())
-    assert [each["row"] for each in results["results"]] == ["pooled_pixels", "pooled_pixels"]
+    assert [each["row"] for each in results["results"]] == ["pooled_pixels"] * 4
     machine = results["machine"]
     assert machine["quick"] is True
     assert machine["cores"] >= 1
     assert machine["memory_bytes"] > 2**28
     assert machine["versions"]["torch"] == torch.__version__
-    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert len(capsys.readouterr().out.splitlines()) == 5
 
 
 def test_an_unknown_row_is_named(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def random_images(
     histograms = HistogramRows()
     for step, foreground in zip(steps, truth, strict=True):
         pair = [np.bincount(step[chosen], minlength=1001) for chosen in (foreground, ~foreground)]
-        histograms.append(np.stack(pair).astype(np.int32))
+        histograms.append(np.array([pair], dtype=np.int32))
     table = ImageTable(
         histograms=histograms,
         correct=generator.random(images) < 0.6,
@@ -40,7 +40,7 @@ def random_images(
 def test_weights_count_images_as_often_as_they_say(seed: int) -> None:
     table, steps, truth = random_images(seed, images=7)
     weights = np.random.default_rng(seed).integers(0, 4, (5, 7))
-    found = score_weighted(table, weights)
+    found = score_weighted(table, weights, np.arange(7))
     for row, counts in enumerate(weights):
         drawn = np.repeat(np.arange(7), counts)
         values, target = steps[drawn].ravel(), truth[drawn].ravel()
@@ -57,16 +57,16 @@ def test_weights_count_images_as_often_as_they_say(seed: int) -> None:
 def test_images_of_one_patient_go_together() -> None:
     table, _, _ = random_images(0, images=4)
     table = ImageTable(**(vars(table) | {"correct": np.array([True, True, False, False])}))
-    found = resample({"a": table}, groups=["one", "one", "two", "two"], resamples=300, seed=0)["a"]["accuracy"]
+    found = resample({"a": table}, groups=np.array([0, 0, 1, 1]), resamples=300, seed=0)["a"]["accuracy"]
     assert set(found.tolist()) == {0.0, 0.5, 1.0}
     assert found.mean() == pytest.approx(0.5, abs=0.1)
 
 
 def test_models_share_their_resamples_and_the_seed_decides() -> None:
     table, _, _ = random_images(1, images=9)
-    twice = resample({"a": table, "b": table}, groups=range(9), resamples=150, seed=3)
-    again = resample({"b": table}, groups=range(9), resamples=150, seed=3)
-    other = resample({"b": table}, groups=range(9), resamples=150, seed=4)
+    twice = resample({"a": table, "b": table}, groups=np.arange(9), resamples=150, seed=3)
+    again = resample({"b": table}, groups=np.arange(9), resamples=150, seed=3)
+    other = resample({"b": table}, groups=np.arange(9), resamples=150, seed=4)
     for score, values in twice["a"].items():
         assert len(values) == 150
         assert np.array_equal(values, twice["b"][score])
@@ -76,12 +76,27 @@ def test_models_share_their_resamples_and_the_seed_decides() -> None:
 
 def test_how_many_are_taken_at_a_time_changes_no_score(monkeypatch: pytest.MonkeyPatch) -> None:
     table, _, _ = random_images(1, images=9)
-    before = resample({"a": table}, groups=range(9), resamples=150, seed=3)["a"]
+    before = resample({"a": table}, groups=np.arange(9), resamples=150, seed=3)["a"]
     monkeypatch.setattr(bootstrap, "DRAWN_AT_ONCE", 60)  # six resamples
+    monkeypatch.setattr(bootstrap, "BLOCK", 40)
     monkeypatch.setattr(histogram_rows, "ROWS_AT_ONCE", 4)
-    after = resample({"a": table}, groups=range(9), resamples=150, seed=3)["a"]
+    after = resample({"a": table}, groups=np.arange(9), resamples=150, seed=3)["a"]
     for score, values in before.items():
         assert np.array_equal(values, after[score], equal_nan=True)
+
+
+def test_a_group_may_be_drawn_more_often_than_a_byte_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lopsided:
+        def multinomial(self, draws: int, _even: object, size: int) -> npt.NDArray[np.int64]:
+            found = np.zeros((size, draws), dtype=np.int64)
+            found[:, :2] = draws - 1, 1
+            return found
+
+    table, _, _ = random_images(0, images=300)
+    table = ImageTable(**(vars(table) | {"correct": np.arange(300) == 0}))
+    monkeypatch.setattr(np.random, "default_rng", lambda _seed: Lopsided())
+    found = resample({"a": table}, groups=np.arange(300), resamples=3, seed=0)["a"]["accuracy"]
+    assert found.tolist() == pytest.approx([299 / 300] * 3)
 
 
 def test_the_spread_is_that_of_a_mean() -> None:
@@ -89,7 +104,7 @@ def test_the_spread_is_that_of_a_mean() -> None:
     table, _, _ = random_images(2, images=images)
     correct = np.arange(images) < 30
     table = ImageTable(**(vars(table) | {"correct": correct}))
-    found = resample({"a": table}, groups=range(images), resamples=2000, seed=0)["a"]["accuracy"]
+    found = resample({"a": table}, groups=np.arange(images), resamples=2000, seed=0)["a"]["accuracy"]
     assert found.std() == pytest.approx(np.sqrt(0.6 * 0.4 / images), rel=0.1)
     bounds = interval(found)
     assert bounds.low == pytest.approx(0.46, abs=0.03)
@@ -98,7 +113,7 @@ def test_the_spread_is_that_of_a_mean() -> None:
 
 def test_a_single_patient_says_nothing_of_others() -> None:
     table, _, _ = random_images(3, images=4)
-    found = resample({"a": table}, groups=["one"] * 4, resamples=10, seed=0)["a"]
+    found = resample({"a": table}, groups=np.zeros(4, dtype=np.int64), resamples=10, seed=0)["a"]
     assert all(np.isnan(values).all() for values in found.values())
 
 
@@ -106,10 +121,9 @@ def test_without_foreground_localization_is_undefined_and_accuracy_is_not() -> N
     table, _, _ = random_images(4, images=4)
     histograms = HistogramRows()
     for block in table.histograms.blocks():
-        for pair in block:
-            histograms.append(np.stack([np.zeros_like(pair[0]), pair[1]]))
+        histograms.append(block * np.array([[[0], [1]]], dtype=np.int32))
     table = ImageTable(**(vars(table) | {"histograms": histograms}))
-    found = resample({"a": table}, groups=range(4), resamples=20, seed=0)["a"]
+    found = resample({"a": table}, groups=np.arange(4), resamples=20, seed=0)["a"]
     assert np.isnan(found["pxap"]).all()
     assert np.isnan(found["dice"]).all()
     assert not np.isnan(found["accuracy"]).any()

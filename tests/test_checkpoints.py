@@ -36,6 +36,7 @@ PARAMS = TrainingParams(
     keep=(Selection.LAST,),
     frozen=Frozen.NOTHING,
     layer_decay=1.0,
+    compile=False,
 )
 
 

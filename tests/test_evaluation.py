@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from pipeline.domain_scores import Resampling
 from pipeline.errors import PixelCAMError
 from pipeline.evaluation import EvaluationDomain, evaluate_domain, fit_on_validation, localize, resize_maps
-from pipeline.localization import EvaluationBatch, Localization
+from pipeline.localization import EvaluationBatch, Localization, Localizer
 from pipeline.score_tables import jsonable
 from pipeline.scores import Evaluation, Fitted, ModelName, Scores, Threshold, ThresholdSource
 
@@ -80,6 +81,11 @@ def evaluate(*batches: EvaluationBatch, threshold: Threshold = HALF) -> Evaluati
     fitted = {ModelName.PIXELCAM: Fitted(threshold, 2.0)}
     (evaluation,) = evaluate_domain(localizers, domain, fitted=fitted, map_size=2, resampling=FEW, device=CPU)
     return evaluation
+
+
+def rows(evaluation: Evaluation) -> bytes:
+    """Return the values of each image, in which NaN equals NaN."""
+    return b"".join(block.tobytes() for block in evaluation.images.blocks)
 
 
 def values(scores: Scores) -> object:
@@ -153,29 +159,31 @@ class TestEvaluateDomain:
             has_mask=torch.cat([TWO_IMAGES.has_mask, LAST_BATCH.has_mask]),
         )
         assert values(evaluation.scores) == values(evaluate(joined).scores)
-        assert evaluation.images == evaluate(joined).images
+        assert rows(evaluation) == rows(evaluate(joined))
+        assert evaluation.images.image == ["image_0", "image_1", "image_2"]
 
     def test_images_by_hand(self) -> None:
-        first, second = evaluate(TWO_IMAGES).images
-        assert (first.image, first.class_idx, first.predicted_idx) == ("image_0", 0, 0)
-        assert first.probability == pytest.approx(1 / (1 + math.exp(-10)))
-        assert second.probability == pytest.approx(1 / (1 + math.exp(10)))
-        assert first.confidence == second.confidence == pytest.approx(1 / (1 + math.exp(-10)))
-        assert first.dice == 0.5
-        assert first.iou == pytest.approx(1 / 3)
-        assert second.dice == pytest.approx(4 / 5)
-        assert second.foreground_share_predicted == 0.75
-        assert second.foreground_share_mask == 0.5
-        assert second.false_positive_share == 0.5
+        images = evaluate(TWO_IMAGES).images
+        assert images.image == ["image_0", "image_1"]
+        assert images["class_idx"].tolist() == [0, 1]
+        assert images["predicted_idx"].tolist() == [0, 0]
+        sure = 1 / (1 + math.exp(-10))
+        assert images["probability"].tolist() == pytest.approx([sure, 1 - sure])
+        assert images["confidence"].tolist() == pytest.approx([sure, sure])
+        assert images["dice"].tolist() == pytest.approx([0.5, 4 / 5])
+        assert images["iou"].tolist() == pytest.approx([1 / 3, 2 / 3])
+        assert images["foreground_share_predicted"].tolist() == [0.5, 0.75]
+        assert images["foreground_share_mask"].tolist() == [0.5, 0.5]
+        assert images["false_positive_share"].tolist() == [0.5, 0.5]
 
     def test_an_image_without_region_of_interest_counts_as_background(self) -> None:
         normal = batch_of([[0.9, 0.1, 0.1, 0.1]], [[0, 0, 0, 0]], class_idx=[0], predicted=[0], start=2)
         evaluation = evaluate(TWO_IMAGES, normal)
-        image = evaluation.images[2]
-        assert math.isnan(image.dice)
-        assert math.isnan(image.iou)
-        assert image.false_positive_share == 0.25
-        assert image.foreground_share_mask == 0.0
+        images = evaluation.images
+        assert math.isnan(images["dice"][2])
+        assert math.isnan(images["iou"][2])
+        assert images["false_positive_share"][2] == 0.25
+        assert images["foreground_share_mask"][2] == 0.0
         assert evaluation.scores.dice == pytest.approx(6 / 10)
         assert evaluation.scores.foreground_share == pytest.approx(4 / 12)
 
@@ -195,23 +203,22 @@ class TestEvaluateDomain:
         assert evaluation.scores.dice == evaluate(TWO_IMAGES).scores.dice
         assert evaluation.scores.accuracy == pytest.approx(2 / 3)
         assert (evaluation.scores.images, evaluation.scores.images_with_mask) == (3, 2)
-        image = evaluation.images[2]
-        assert all(math.isnan(v) for v in (image.dice, image.iou, image.foreground_share_mask))
-        assert math.isnan(image.false_positive_share)
-        assert image.foreground_share_predicted == 0.5
+        unscored = ("ap", "dice", "iou", "foreground_share_mask", "false_positive_share")
+        assert all(math.isnan(evaluation.images[column][2]) for column in unscored)
+        assert evaluation.images["foreground_share_predicted"][2] == 0.5
 
     def test_ignored_pixels_do_not_count(self) -> None:
         batch = batch_of([[0.9, 0.9, 0.1, 0.1]], [[1, 0, 0, 0]], class_idx=[0], predicted=[0], ignore=[[0, 1, 0, 0]])
         evaluation = evaluate(batch)
         assert evaluation.scores.pxap == 1.0
         assert evaluation.scores.dice == 1.0
-        assert evaluation.images[0].dice == 1.0
-        assert evaluation.images[0].foreground_share_predicted == pytest.approx(1 / 3)
+        assert evaluation.images["dice"][0] == 1.0
+        assert evaluation.images["foreground_share_predicted"][0] == pytest.approx(1 / 3)
 
     def test_an_image_ignored_as_a_whole_has_no_share(self) -> None:
         whole = batch_of([[0.9] * 4], [[1] * 4], class_idx=[0], predicted=[0], ignore=[[1] * 4])
         evaluation = evaluate(whole)
-        assert math.isnan(evaluation.images[0].foreground_share_predicted)
+        assert math.isnan(evaluation.images["foreground_share_predicted"][0])
         assert math.isnan(evaluation.scores.pxap)
 
     def test_models_keep_their_order_and_their_own_threshold(self) -> None:
@@ -228,8 +235,8 @@ class TestEvaluateDomain:
             device=CPU,
         )
         assert (teacher.model, pixelcam.model) == (ModelName.TEACHER, ModelName.PIXELCAM)
-        assert [image.foreground_share_predicted for image in teacher.images] == [0.0, 1.0]
-        assert [image.foreground_share_predicted for image in pixelcam.images] == [0.25, 0.5]
+        assert teacher.images["foreground_share_predicted"].tolist() == [0.0, 1.0]
+        assert pixelcam.images["foreground_share_predicted"].tolist() == [0.25, 0.5]
 
     def test_other_scores_by_hand(self) -> None:
         scores = evaluate(TWO_IMAGES, threshold=Threshold(0.5, ThresholdSource.VALIDATION)).scores
@@ -273,10 +280,8 @@ class TestEvaluateDomain:
             resampling=FEW,
             device=CPU,
         )
-        first, second = evaluation.images
-        assert (first.patient, second.patient) == ("p", "")
-        assert first.ap == pytest.approx(0.5 + 0.5 * 2 / 3)
-        assert second.ap == 1.0
+        assert evaluation.images.patient == ["p", ""]
+        assert evaluation.images["ap"].tolist() == pytest.approx([0.5 + 0.5 * 2 / 3, 1.0])
 
     def test_intervals_go_over_patients(self) -> None:
         images = batch_of([[0.9] * 4] * 4, [[1, 0, 0, 0]] * 4, class_idx=[0, 0, 1, 1], predicted=[0] * 4)
@@ -301,6 +306,47 @@ class TestEvaluateDomain:
         assert teacher.pxap == 0.75
         assert teacher.pxap_predicted_class == pytest.approx(3 / 8)
         assert pixelcam.pxap_predicted_class == pixelcam.pxap
+
+    @pytest.mark.parametrize("depth", [1, 3])
+    def test_what_is_done_behind_changes_no_score(self, depth: int) -> None:
+        batches = (TWO_IMAGES, LAST_BATCH, TWO_IMAGES_RIGHT)
+        localizers: dict[ModelName, Localizer] = {ModelName.TEACHER: TrueClass(), ModelName.PIXELCAM: RedChannel()}
+        domain = EvaluationDomain(name="colon", classes=("a", "b"), batches=batches)
+        at_once, behind = (
+            evaluate_domain(
+                localizers,
+                domain,
+                fitted=dict.fromkeys(ModelName, Fitted(HALF, math.nan)),
+                map_size=2,
+                resampling=FEW,
+                device=CPU,
+                depth=each,
+            )
+            for each in (0, depth)
+        )
+        for one, other in zip(at_once, behind, strict=True):
+            assert values(one.scores) == values(other.scores)
+            assert rows(one) == rows(other)
+
+    def test_large_maps_are_scored_as_small_ones_are(self) -> None:
+        # Enlarged by repeating pixels, so that every share stays; large ones are measured in threads.
+        def enlarged(maps: Tensor) -> Tensor:
+            return maps.repeat_interleave(64, -1).repeat_interleave(64, -2)
+
+        large = replace(TWO_IMAGES, images=enlarged(TWO_IMAGES.images), masks=enlarged(TWO_IMAGES.masks))
+        domain = EvaluationDomain(name="colon", classes=("benign", "malignant"), batches=[large])
+        (found,) = evaluate_domain(
+            {ModelName.PIXELCAM: RedChannel()},
+            domain,
+            fitted={ModelName.PIXELCAM: Fitted(HALF, 2.0)},
+            map_size=128,
+            resampling=FEW,
+            device=CPU,
+        )
+        small = evaluate(TWO_IMAGES)
+        for column in ("ap", "dice", "iou", "false_positive_share"):
+            assert found.images[column].tolist() == pytest.approx(small.images[column].tolist())
+        assert found.scores.boxes == small.scores.boxes
 
     def test_a_domain_without_images_is_an_error(self) -> None:
         with pytest.raises(PixelCAMError, match="'colon' has no test images"):
@@ -328,6 +374,20 @@ class TestLocalize:
     def test_a_map_that_is_not_square_covers_the_whole_image(self) -> None:
         maps = localize(Constant(0.25, size=(3, 5)), TWO_IMAGES, map_size=2, device=CPU).maps
         assert maps.tolist() == [[[0.25, 0.25], [0.25, 0.25]]] * 2
+
+    def test_the_model_alone_runs_in_another_precision(self) -> None:
+        weight = torch.eye(4) / 3
+
+        def by_matrix(images: Tensor, class_idx: Tensor) -> Localization:
+            flat = images[:, 0].flatten(1) @ weight
+            assert flat.dtype == torch.bfloat16
+            return Localization(flat[:, class_idx], flat.view(-1, 2, 2))
+
+        found = localize(
+            by_matrix, TWO_IMAGES, map_size=2, device=CPU, autocast=partial(torch.autocast, "cpu", dtype=torch.bfloat16)
+        )
+        assert found.maps.dtype == found.image_logits.dtype == torch.float32
+        torch.testing.assert_close(found.maps, TWO_IMAGES.images[:, 0] / 3, rtol=0.01, atol=0)
 
     def test_rounding_past_the_ends_is_forgiven(self) -> None:
         assert set(resize_maps(torch.tensor([[[-1e-6, 1 + 1e-6]]]), map_size=2).flatten().tolist()) == {0.0, 1.0}

@@ -1,7 +1,5 @@
 """Rows of histograms: the same from memory and from a file, whole and in order."""
 
-import pickle
-
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -14,8 +12,8 @@ PAIRS = np.random.default_rng(0).integers(0, 2**31, (7, 2, 1001), dtype=np.int32
 
 def rows_of(pairs: npt.NDArray[np.int32]) -> HistogramRows:
     rows = HistogramRows()
-    for pair in pairs:
-        rows.append(pair)
+    rows.append(pairs[:1])
+    rows.append(pairs[1:])
     return rows
 
 
@@ -36,23 +34,15 @@ def test_rows_come_back_in_their_order_from_memory_and_from_a_file(kept: int, mo
 def test_more_can_be_added_after_reading_even_a_part() -> None:
     rows = rows_of(PAIRS[:4])
     next(rows.blocks())
-    rows.append(PAIRS[4])
-    rows.extend(rows_of(PAIRS[5:]))
+    rows.append(PAIRS[4:])
     assert np.array_equal(read(rows), PAIRS)
-
-
-@pytest.mark.parametrize("count", [0, 2])
-def test_rows_can_be_sent_to_another_process(count: int) -> None:
-    sent = pickle.loads(pickle.dumps(rows_of(PAIRS[:count])))
-    sent.append(PAIRS[count])
-    assert np.array_equal(read(sent), PAIRS[: count + 1])
 
 
 def test_no_rows_are_no_blocks() -> None:
     assert not list(HistogramRows().blocks())
 
 
-@pytest.mark.parametrize("row", [np.zeros((2, 1000), dtype=np.int32), np.zeros((2, 1001), dtype=np.int64)])
+@pytest.mark.parametrize("row", [np.zeros((1, 2, 1000), dtype=np.int32), np.zeros((1, 2, 1001), dtype=np.int64)])
 def test_other_shapes_and_types_are_refused(row: npt.NDArray[np.int32]) -> None:
-    with pytest.raises(ValueError, match=r"int32 \(2, 1001\)"):
+    with pytest.raises(ValueError, match=r"int32 \(n, 2, 1001\)"):
         HistogramRows().append(row)

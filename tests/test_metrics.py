@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pooling import update_histogram
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, jaccard_score
 from torch import Tensor
 
@@ -18,12 +19,20 @@ CPU = torch.device("cpu")
 
 
 def histogram_of(values: list[float], truth: list[int], ignore: list[int] | None = None) -> PixelHistogram:
-    return pixel_histogram.update_histogram(
+    return update_histogram(
         pixel_histogram.empty_histogram(device=CPU),
         preds=torch.tensor(values, dtype=torch.float32),
         target=torch.tensor(truth, dtype=torch.bool),
         ignore=None if ignore is None else torch.tensor(ignore, dtype=torch.bool),
     )
+
+
+def counts_of_images(
+    *, preds: Tensor, target: Tensor, threshold: float, ignore: Tensor | None = None
+) -> metrics.PixelCounts:
+    images = pixel_histogram.count_images(preds, target=target, ignore=ignore)
+    histogram = PixelHistogram(foreground=images[:, 0], background=images[:, 1])
+    return metrics.counts_at(histogram, threshold=threshold)
 
 
 def random_maps(seed: int, *, images: int = 3, size: int = 17) -> tuple[Tensor, Tensor]:
@@ -52,13 +61,31 @@ class TestHistogram:
         found = histogram_of(values.tolist(), [1] * len(values)).foreground
         assert torch.equal(found, torch.bincount(torch.bucketize(values, edges, right=True) - 1, minlength=1001))
 
+    @pytest.mark.parametrize("piece", [10, 300, 600, 2**19])
+    @pytest.mark.parametrize("with_ignore", [True, False])
+    def test_each_image_has_its_own_pair(self, piece: int, with_ignore: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        preds, target = random_maps(0, images=20)  # of 289 pixels, and together more bins than fit in 16 bits
+        ignore = preds < 0.2 if with_ignore else None
+        monkeypatch.setattr(pixel_histogram, "PIECE", piece)
+        found = pixel_histogram.count_images(preds, target=target, ignore=ignore)
+        assert (found.shape, found.dtype) == ((20, 2, 1001), torch.int64)
+        edges = np.append(pixel_histogram.thresholds().float().numpy(), np.float32(2))
+        counts = torch.ones_like(target) if ignore is None else ~ignore
+        for image, pair in enumerate(found):
+            for truth, histogram in zip((True, False), pair, strict=True):
+                pixels = preds[image][(target[image] == truth) & counts[image]].numpy()
+                assert histogram.tolist() == np.histogram(pixels, bins=edges)[0].tolist()
+
+    def test_no_image_has_no_pair(self) -> None:
+        assert pixel_histogram.count_images(torch.zeros(0, 4, 4), target=torch.zeros(0, 4, 4) > 0).shape[0] == 0
+
     def test_pieces_are_pooled(self, monkeypatch: pytest.MonkeyPatch) -> None:
         preds, target = random_maps(0)
         arguments = {"preds": preds, "target": target, "ignore": preds < 0.1}
         empty = pixel_histogram.empty_histogram(device=CPU)
-        whole = pixel_histogram.update_histogram(empty, **arguments)
+        whole = update_histogram(empty, **arguments)
         monkeypatch.setattr(pixel_histogram, "PIECE", 10)
-        pieces = pixel_histogram.update_histogram(empty, **arguments)
+        pieces = update_histogram(empty, **arguments)
         assert torch.equal(pieces.foreground, whole.foreground)
         assert torch.equal(pieces.background, whole.background)
 
@@ -69,21 +96,15 @@ class TestHistogram:
     def test_float64_maps_are_binned_alike(self) -> None:
         values = torch.arange(1001, dtype=torch.float64) / 1000
         target = torch.ones(1001, dtype=torch.bool)
-        histogram = pixel_histogram.update_histogram(
-            pixel_histogram.empty_histogram(device=CPU), preds=values, target=target
-        )
+        histogram = update_histogram(pixel_histogram.empty_histogram(device=CPU), preds=values, target=target)
         assert histogram.foreground.tolist() == [1] * 1001
 
     def test_updates_add_up_and_leave_what_was_given(self) -> None:
         preds, target = random_maps(0)
-        first = pixel_histogram.update_histogram(
-            pixel_histogram.empty_histogram(device=CPU), preds=preds[:2], target=target[:2]
-        )
+        first = update_histogram(pixel_histogram.empty_histogram(device=CPU), preds=preds[:2], target=target[:2])
         before = first.foreground.clone()
-        both = pixel_histogram.update_histogram(first, preds=preds[2:], target=target[2:])
-        at_once = pixel_histogram.update_histogram(
-            pixel_histogram.empty_histogram(device=CPU), preds=preds, target=target
-        )
+        both = update_histogram(first, preds=preds[2:], target=target[2:])
+        at_once = update_histogram(pixel_histogram.empty_histogram(device=CPU), preds=preds, target=target)
         assert torch.equal(first.foreground, before)
         assert torch.equal(both.foreground, at_once.foreground)
         assert torch.equal(both.background, at_once.background)
@@ -106,12 +127,12 @@ class TestHistogram:
     def test_a_mask_that_is_not_bool_is_refused(self) -> None:
         empty = pixel_histogram.empty_histogram(device=CPU)
         with pytest.raises(ValueError, match="target must be bool"):
-            pixel_histogram.update_histogram(empty, preds=torch.zeros(2), target=torch.zeros(2))
+            update_histogram(empty, preds=torch.zeros(2), target=torch.zeros(2))
 
     def test_a_mask_of_another_shape_is_refused(self) -> None:
         empty = pixel_histogram.empty_histogram(device=CPU)
         with pytest.raises(ValueError, match="target must be bool"):
-            pixel_histogram.update_histogram(empty, preds=torch.zeros(2, 2), target=torch.zeros(2, dtype=torch.bool))
+            update_histogram(empty, preds=torch.zeros(2, 2), target=torch.zeros(2, dtype=torch.bool))
 
 
 class TestPxap:
@@ -125,9 +146,7 @@ class TestPxap:
     def test_is_average_precision_on_quantized_maps(self, seed: int) -> None:
         preds, target = random_maps(seed)
         quantized = (preds * 1000).floor() / 1000
-        histogram = pixel_histogram.update_histogram(
-            pixel_histogram.empty_histogram(device=CPU), preds=quantized, target=target
-        )
+        histogram = update_histogram(pixel_histogram.empty_histogram(device=CPU), preds=quantized, target=target)
         expected = average_precision_score(target.flatten().numpy(), quantized.flatten().numpy())
         assert pixel_histogram.pxap(histogram) == pytest.approx(expected, abs=1e-12)
 
@@ -195,7 +214,7 @@ class TestDiceAndIoU:
     @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.4, 1.0])
     def test_per_image_agrees_with_scikit_learn(self, threshold: float) -> None:
         preds, target = random_maps(7)
-        counts = metrics.counts_per_image(preds=preds, target=target, threshold=threshold)
+        counts = counts_of_images(preds=preds, target=target, threshold=threshold)
         for index in range(len(preds)):
             positive = (preds[index].double() >= threshold).flatten().numpy()
             truth = target[index].flatten().numpy()
@@ -207,11 +226,11 @@ class TestDiceAndIoU:
         preds, target = random_maps(3)
         preds[0, 0, :3] = torch.tensor([0.0, 0.3, 1.0])
         ignore = torch.rand(preds.shape, generator=torch.Generator().manual_seed(1)) < 0.2
-        histogram = pixel_histogram.update_histogram(
+        histogram = update_histogram(
             pixel_histogram.empty_histogram(device=CPU), preds=preds, target=target, ignore=ignore
         )
         pooled = metrics.counts_at(histogram, threshold=threshold)
-        images = metrics.counts_per_image(preds=preds, target=target, threshold=threshold, ignore=ignore)
+        images = counts_of_images(preds=preds, target=target, threshold=threshold, ignore=ignore)
         assert images.true_positive.sum() == pooled.true_positive
         assert images.false_positive.sum() == pooled.false_positive
         assert images.false_negative.sum() == pooled.false_negative
@@ -220,7 +239,7 @@ class TestDiceAndIoU:
     @pytest.mark.parametrize("threshold", [0.0, 0.3, 1.0])
     def test_iou_of_both_sides_agrees_with_scikit_learn(self, threshold: float) -> None:
         preds, target = random_maps(5)
-        counts = metrics.counts_per_image(preds=preds, target=target, threshold=threshold)
+        counts = counts_of_images(preds=preds, target=target, threshold=threshold)
         for index in range(len(preds)):
             positive = (preds[index].double() >= threshold).flatten().numpy()
             truth = target[index].flatten().numpy()
@@ -231,14 +250,14 @@ class TestDiceAndIoU:
     def test_mean_iou_is_undefined_where_one_side_is(self) -> None:
         preds = torch.tensor([[[0.9, 0.1]], [[0.9, 0.1]]])
         target = torch.tensor([[[False, False]], [[True, True]]])
-        counts = metrics.counts_per_image(preds=preds, target=target, threshold=0.5)
+        counts = counts_of_images(preds=preds, target=target, threshold=0.5)
         assert metrics.background_iou(counts)[0].item() == 0.5
         assert bool(metrics.background_iou(counts)[1].isnan())
         assert bool(metrics.mean_iou(counts).isnan().all())
 
     def test_are_undefined_without_foreground_whatever_is_predicted(self) -> None:
         preds = torch.tensor([[[0.9, 0.9]], [[0.1, 0.1]]])
-        counts = metrics.counts_per_image(preds=preds, target=torch.zeros(2, 1, 2, dtype=torch.bool), threshold=0.5)
+        counts = counts_of_images(preds=preds, target=torch.zeros(2, 1, 2, dtype=torch.bool), threshold=0.5)
         assert counts.false_positive.tolist() == [2, 0]
         assert bool(metrics.dice(counts).isnan().all())
         assert bool(metrics.iou(counts).isnan().all())
@@ -266,9 +285,7 @@ class TestBestDiceThreshold:
     @pytest.mark.parametrize("seed", range(3))
     def test_no_other_threshold_is_better(self, seed: int) -> None:
         preds, target = random_maps(seed)
-        histogram = pixel_histogram.update_histogram(
-            pixel_histogram.empty_histogram(device=CPU), preds=preds, target=target
-        )
+        histogram = update_histogram(pixel_histogram.empty_histogram(device=CPU), preds=preds, target=target)
         best = metrics.dice(metrics.counts_at(histogram, threshold=metrics.best_dice_threshold(histogram))).item()
         truth = target.flatten().numpy()
         every = [f1_score(truth, (preds >= step / 1000).flatten().numpy()) for step in range(0, 1001, 25)]

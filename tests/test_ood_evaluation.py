@@ -1,6 +1,7 @@
 """Both models on every domain: scores recomputed from models, images and masks, thresholds from the source alone."""
 
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,15 @@ import torch
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score
 from tiny import Run
 
-from pipeline.choices import TestTime, Weights
+from pipeline.choices import CamMethod, TestTime, Weights
 from pipeline.config import Params, load_params
+from pipeline.devices import make_fabric
 from pipeline.domains import PreparedDomain, read_domain
 from pipeline.errors import PixelCAMError
+from pipeline.evaluation import localize
 from pipeline.images import read_image, read_mask
 from pipeline.manifest import Manifest, Split
+from pipeline.models import as_localizer
 from pipeline.ood_evaluation import Chain, evaluate_models, load_models, read_size, scored_images
 from pipeline.pixelcam import load_pixelcam
 from pipeline.score_tables import jsonable
@@ -24,6 +28,7 @@ from pipeline.square_images import squash
 from pipeline.variants import Variant
 
 MAP_SIZE = 32
+CPU = torch.device("cpu")
 
 
 def _domains(run: Run, params: Params) -> list[PreparedDomain]:
@@ -96,9 +101,11 @@ def test_scores_are_those_of_an_independent_computation(
 
 
 def test_images_of_the_background_class_count_as_empty(evaluations: list[Evaluation]) -> None:
-    normal = [image for image in evaluations[2].images if image.class_idx == 0]
-    assert len(normal) == 2
-    assert all(image.foreground_share_mask == 0 and np.isnan(image.dice) for image in normal)
+    images = evaluations[2].images
+    normal = images["class_idx"] == 0
+    assert normal.sum() == 2
+    assert (images["foreground_share_mask"][normal] == 0).all()
+    assert np.isnan(images["dice"][normal]).all()
 
 
 def test_without_selectable_masks_the_threshold_is_fixed(finished: Run) -> None:
@@ -124,6 +131,35 @@ def test_the_order_of_the_domains_does_not_change_the_scores(finished: Run, eval
     assert [_values(found.scores) for found in turned] == [
         _values(found.scores) for found in evaluations[2:] + evaluations[:2]
     ]
+
+
+@pytest.mark.parametrize("method", [CamMethod.CAM, CamMethod.LAYERCAM])
+def test_models_may_compute_in_bfloat16(finished: Run, method: CamMethod, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = load_params(finished.params)
+    params = params.model_copy(update={"cam": params.cam.model_copy(update={"method": method})})
+    domains = _domains(finished, params)
+    (home,) = (domain for domain in domains if domain.name == "home")
+    models = load_models(Chain(teacher=finished.teacher, pixelcam=finished.pixelcam), Weights.SELECTED, device=CPU)
+    (batch, *_) = scored_images(home, home.manifest, params, image_size=64)
+    monkeypatch.setenv("PIXELCAM_PRECISION", "bf16-mixed")
+    for model in models.values():
+        read = partial(localize, as_localizer(model, params, image_scale=1.0), batch, map_size=MAP_SIZE, device=CPU)
+        exact, rough = read(), read(autocast=make_fabric().autocast)
+        assert rough.maps.dtype == rough.image_logits.dtype == torch.float32
+        assert not torch.equal(rough.maps, exact.maps)
+        torch.testing.assert_close(rough.maps, exact.maps, rtol=0, atol=0.05)
+        torch.testing.assert_close(rough.image_logits, exact.image_logits, rtol=0, atol=0.05)
+
+
+def test_the_stage_computes_as_the_machine_is_asked_to(
+    finished: Run, evaluations: list[Evaluation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = load_params(finished.params)
+    monkeypatch.setenv("PIXELCAM_PRECISION", "bf16-mixed")
+    rough = _evaluate(_domains(finished, params), finished, params)
+    for one, other in zip(rough, evaluations, strict=True):
+        assert one.images["probability"].tolist() != other.images["probability"].tolist()
+        assert one.images["probability"].tolist() == pytest.approx(other.images["probability"].tolist(), abs=0.02)
 
 
 def _values(scores: Scores) -> object:

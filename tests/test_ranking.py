@@ -8,11 +8,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pooling import update_histogram
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
 from pipeline import pixel_histogram
-from pipeline.ranking import area_under_roc, average_precision, pooled_area_under_roc
+from pipeline.ranking import area_under_roc, average_precision, average_precisions, pooled_area_under_roc
 
 Pixels = list[tuple[float, bool]]
 VALUES = st.one_of(st.sampled_from([0.0, 0.3, 0.5, 0.999, 1.0]), st.floats(0, 1, width=32))
@@ -53,13 +54,39 @@ def test_auroc_is_that_of_scikit_learn_and_torchmetrics(pixels: Pixels) -> None:
 @given(st.lists(st.tuples(st.integers(0, 1000), st.booleans()), min_size=1, max_size=40))
 def test_pooled_auroc_is_exact_on_maps_of_whole_steps(pixels: list[tuple[int, bool]]) -> None:
     preds, target = arrays([(step / 1000, truth) for step, truth in pixels])
-    histogram = pixel_histogram.update_histogram(
+    histogram = update_histogram(
         pixel_histogram.empty_histogram(device=torch.device("cpu")),
         preds=torch.from_numpy(preds),
         target=torch.from_numpy(target),
     )
     expected = area_under_roc(preds=preds, target=target)
     assert pooled_area_under_roc(histogram) == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.lists(st.tuples(VALUES, st.booleans()), min_size=12, max_size=12), min_size=1, max_size=4))
+def test_rows_at_once_have_the_average_precision_of_each(images: list[Pixels]) -> None:
+    preds, target = (np.stack(part) for part in zip(*map(arrays, images), strict=True))
+    found = average_precisions(preds=torch.from_numpy(preds), target=torch.from_numpy(target))
+    assert found.dtype == torch.float64
+    expected = [average_precision(preds=values, target=truth) for values, truth in zip(preds, target, strict=True)]
+    assert found.tolist() == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+def test_rows_at_once_by_scikit_learn_tied_constant_ignored_and_without_foreground() -> None:
+    generator = np.random.default_rng(0)
+    preds = generator.integers(0, 30, (4, 3000)).astype(np.float32) / 29
+    target = generator.random((4, 3000)) < 0.3
+    ignored = generator.random(3000) < 0.4
+    preds[1] = 0.3
+    target[2] = False
+    kept = average_precision_score(target[3][~ignored], preds[3][~ignored])
+    preds[3][ignored], target[3][ignored] = -1, False
+    found = average_precisions(preds=torch.from_numpy(preds), target=torch.from_numpy(target))
+    assert found[0].item() == pytest.approx(average_precision_score(target[0], preds[0]), abs=1e-12)
+    assert found[1].item() == pytest.approx(target[1].mean(), abs=1e-12)
+    assert math.isnan(found[2].item())
+    assert found[3].item() == pytest.approx(kept, abs=1e-12)
 
 
 def test_by_hand() -> None:

@@ -2,14 +2,17 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pooling import update_histogram
 from tiny import ROOT, Run
 
 from pipeline import pixel_histogram
@@ -17,40 +20,47 @@ from pipeline.bootstrap import Difference, Interval
 from pipeline.boxes import BoxScores
 from pipeline.classification import Calibration
 from pipeline.errors import PixelCAMError
+from pipeline.files import write_csv
 from pipeline.localization_scores import RegionScores
 from pipeline.pixel_histogram import PixelHistogram
 from pipeline.score_tables import (
     choose_images,
     curve_table,
-    per_image_table,
+    per_image_tables,
     read_per_image_table,
     scores_by_domain,
 )
-from pipeline.scores import Evaluation, ImageScores, ModelName, Scores, ThresholdSource
+from pipeline.scores import IMAGE_VALUES, Evaluation, ImageScores, ModelName, Scores, ThresholdSource
 
 NAN = float("nan")
 CPU = torch.device("cpu")
 
 
-def image_scores(image: str, *, dice: float = 0.5, false_positive_share: float = 0.1) -> ImageScores:
+Image = tuple[str, float, float]  # name, Dice, false-positive share
+
+
+def image_scores(image: str, *, dice: float = 0.5, false_positive_share: float = 0.1) -> Image:
+    return image, dice, false_positive_share
+
+
+def columns_of(images: Sequence[Image]) -> ImageScores:
+    """Return the scores of images, in two blocks."""
+    rows = [
+        (1, 0, 1 / 3, 2 / 3, dice, dice, dice / (2 - dice), 0.3, 0.25, false_positives)
+        for _, dice, false_positives in images
+    ]
+    values = np.array(rows, dtype=IMAGE_VALUES)
     return ImageScores(
-        image=image,
-        patient="007",
-        class_idx=1,
-        predicted_idx=0,
-        probability=1 / 3,
-        confidence=2 / 3,
-        ap=dice,
-        dice=dice,
-        iou=dice / (2 - dice),
-        foreground_share_predicted=0.3,
-        foreground_share_mask=0.25,
-        false_positive_share=false_positive_share,
+        image=[name for name, _, _ in images], patient=["007"] * len(images), blocks=[values[:1], values[1:]]
     )
 
 
+def table_of(*evaluations: Evaluation) -> pd.DataFrame:
+    return pd.concat(per_image_tables(evaluations), ignore_index=True)
+
+
 def evaluation_of(
-    *images: ImageScores,
+    *images: Image,
     histogram: PixelHistogram | None = None,
     model: ModelName = ModelName.PIXELCAM,
     domain: str = "colon",
@@ -90,7 +100,7 @@ def evaluation_of(
         model=model,
         classes=("benign", "malignant"),
         scores=scores,
-        images=images,
+        images=columns_of(images),
         histogram=pixel_histogram.empty_histogram(device=CPU) if histogram is None else histogram,
     )
 
@@ -144,9 +154,10 @@ class TestScoresByDomain:
 
 class TestPerImageTable:
     def test_survives_the_round_trip_through_a_file(self, tmp_path: Path) -> None:
-        table = per_image_table([evaluation_of(image_scores("NA"), image_scores("007", dice=NAN))])
+        table = table_of(evaluation_of(image_scores("NA"), image_scores("007", dice=NAN)))
         path = tmp_path / "per_image.csv"
-        table.to_csv(path, index=False)
+        write_csv(path, per_image_tables([evaluation_of(image_scores("NA"), image_scores("007", dice=NAN))]))
+        assert path.read_text(encoding="utf-8") == table.to_csv(index=False)
         read = read_per_image_table(path)
         assert read["image"].tolist() == ["NA", "007"]
         assert read["label"].tolist() == ["malignant", "malignant"]
@@ -160,7 +171,7 @@ class TestPerImageTable:
         assert list(read.columns) == list(table.columns)
 
     def test_what_is_undefined_is_empty(self) -> None:
-        table = per_image_table([evaluation_of(image_scores("a.png", dice=NAN))])
+        table = table_of(evaluation_of(image_scores("a.png", dice=NAN)))
         columns = dict(zip(table.columns, table.to_csv(index=False).splitlines()[1].split(","), strict=True))
         assert (columns["dice"], columns["iou"], columns["false_positive_share"]) == ("", "", "0.1")
 
@@ -183,7 +194,7 @@ class TestPerImageTable:
         )
 
     def test_every_column_is_described(self) -> None:
-        table = per_image_table([evaluation_of(image_scores("a.png"))])
+        table = table_of(evaluation_of(image_scores("a.png")))
         text = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
         section = text.split("## The columns of `metrics/per_image.csv`")[1].split("\n## ")[0]
         rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
@@ -204,9 +215,7 @@ class TestCurveTable:
     def test_is_thin_and_keeps_both_ends(self) -> None:
         values = torch.rand(5000, generator=torch.Generator().manual_seed(0))
         target = torch.arange(5000) % 3 == 0
-        histogram = pixel_histogram.update_histogram(
-            pixel_histogram.empty_histogram(device=CPU), preds=values, target=target
-        )
+        histogram = update_histogram(pixel_histogram.empty_histogram(device=CPU), preds=values, target=target)
         table = curve_table([evaluation_of(histogram=histogram)])
         assert 150 <= len(table) <= 202
         assert list(table.columns) == ["domain", "model", "threshold", "precision", "recall"]
@@ -217,9 +226,7 @@ class TestCurveTable:
 
     def test_of_two_pixels_by_hand(self) -> None:
         values, target = torch.tensor([1.0, 0.5]), torch.tensor([True, False])
-        histogram = pixel_histogram.update_histogram(
-            pixel_histogram.empty_histogram(device=CPU), preds=values, target=target
-        )
+        histogram = update_histogram(pixel_histogram.empty_histogram(device=CPU), preds=values, target=target)
         rows = curve_table([evaluation_of(histogram=histogram)]).values.tolist()
         assert rows == [["colon", "pixelcam", 0.0, 0.5, 1.0], ["colon", "pixelcam", 1.0, 1.0, 1.0]]
 
@@ -234,7 +241,7 @@ class TestChooseImages:
         """Choose from images given as (Dice, false-positive share)."""
         scores = [image_scores(name, dice=dice, false_positive_share=fp) for name, (dice, fp) in images.items()]
         teacher = [image_scores(name, dice=0.0) for name in images]
-        table = per_image_table([evaluation_of(*teacher, model=ModelName.TEACHER), evaluation_of(*scores)])
+        table = table_of(evaluation_of(*teacher, model=ModelName.TEACHER), evaluation_of(*scores))
         return [(chosen.image, chosen.reason) for chosen in choose_images(table, domain="colon", count=count)]
 
     def test_best_median_and_worst(self) -> None:
@@ -273,7 +280,7 @@ class TestChooseImages:
         assert self.choose(images, count=2) == [("a", "no mask"), ("c", "no mask")]
 
     def test_another_domain_gives_none(self) -> None:
-        table = per_image_table([evaluation_of(image_scores("a"))])
+        table = table_of(evaluation_of(image_scores("a")))
         assert choose_images(table, domain="lymph_node", count=3) == ()
 
     @settings(max_examples=60, deadline=None)

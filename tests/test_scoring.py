@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,8 @@ from typer.testing import CliRunner, Result
 from pipeline.cli import app
 from pipeline.errors import PixelCAMError
 from pipeline.histogram_rows import HistogramRows
-from pipeline.localization_scores import LocalizationTally
+from pipeline.localization_scores import LocalizationTally, count_maps, measure_maps
+from pipeline.ranking import average_precisions
 from pipeline.score_tables import jsonable
 from pipeline.scoring import score_maps
 
@@ -184,20 +185,38 @@ def test_without_region_of_interest_scores_are_null(files: Files) -> None:
 
 
 def test_an_image_without_mask_counts_for_nothing() -> None:
-    preds, target = torch.tensor([[0.9, 0.1]]), torch.tensor([[True, False]])
+    maps, target = torch.tensor([[[0.9, 0.1]]]), torch.tensor([[[True, False]]])
     rows = HistogramRows()
     tally = LocalizationTally(rows)
-    assert tally.add(preds=preds, target=target) == 1.0
+    counted = count_maps(maps, target=target)
+    measured = measure_maps(counted)
+    assert measured.aps.tolist() == [1.0]
+    tally.add(measured)
     before = jsonable(asdict(tally.scores({})))
-    assert math.isnan(tally.skip())
+    unknown = measure_maps(counted, has_mask=torch.tensor([False]))
+    assert np.isnan(unknown.aps).all()
+    tally.add(unknown)
     assert jsonable(asdict(tally.scores({}))) == before
     assert len(rows) == 2, "but has a row, like every image"
 
 
+def test_average_precisions_may_come_from_the_device_that_counted() -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps, target, ignore = (torch.rand(3, 5, 7, generator=generator) for _ in range(3))
+    counted = count_maps(maps, target=target > 0.6, ignore=ignore > 0.7)
+    values, truth = torch.from_numpy(counted.values).flatten(1), torch.from_numpy(counted.truth).flatten(1)
+    found = average_precisions(preds=values, target=truth).numpy()  # as where a GPU holds the maps
+    at_once, by_image = measure_maps(replace(counted, aps=found)), measure_maps(counted)
+    assert at_once.aps.tolist() == pytest.approx(by_image.aps.tolist(), abs=1e-12)
+    assert np.array_equal(at_once.overlaps, by_image.overlaps)
+
+
 def test_an_image_ignored_as_a_whole_counts_for_nothing() -> None:
     tally = LocalizationTally()
-    everything = torch.ones(1, 2, dtype=torch.bool)
-    assert math.isnan(tally.add(preds=torch.tensor([[0.9, 0.1]]), target=everything, ignore=everything))
+    everything = torch.ones(1, 1, 2, dtype=torch.bool)
+    measured = measure_maps(count_maps(torch.tensor([[[0.9, 0.1]]]), target=everything, ignore=everything))
+    assert np.isnan(measured.aps).all()
+    tally.add(measured)
     scores = tally.scores({})
     assert math.isnan(scores.pxap)
     assert math.isnan(scores.boxes.max_box_acc_v2)

@@ -8,11 +8,18 @@ import pytest
 import torch
 from skimage.color import hed2rgb, rgb2hed
 
+from pipeline import stain_augmentation
 from pipeline.seeding import make_generator
-from pipeline.stain_augmentation import SHIFT, StainChange, change_stains, draw_stain_change
+from pipeline.stain_augmentation import SHIFT, StainChange, draw_stain_change
 
 NO_CHANGE = StainChange((1, 1, 1), (0, 0, 0))
 UNIT = -math.log(1e-6)  # what scikit-image divides optical densities by
+
+
+def change_stains(image: npt.NDArray[np.uint8], change: StainChange) -> npt.NDArray[np.uint8]:
+    """Do so to an image, uint8 (H, W, 3)."""
+    changed = stain_augmentation.change_stains(torch.from_numpy(image).permute(2, 0, 1), change)
+    return changed.permute(1, 2, 0).numpy()
 
 
 def _stained(*, least: float) -> npt.NDArray[np.uint8]:

@@ -44,6 +44,7 @@ PARAMS = TrainingParams(
     keep=(Selection.LAST,),
     frozen=Frozen.NOTHING,
     layer_decay=1.0,
+    compile=False,
 )
 FLIPS = AugmentationParams(
     enlarge=1, flip=True, rotate=True, brightness=0.1, contrast=0, saturation=0, hue=0, stain=0.0
@@ -181,9 +182,9 @@ def test_a_loop_written_by_hand_gives_the_same_weights(
     groups = [{"params": model.encoder.parameters()}, {"params": model.head.parameters()}]
     by_hand: torch.optim.Optimizer
     if optimizer is OptimizerName.ADAMW:
-        by_hand = torch.optim.AdamW(groups, weight_decay=0.01)
+        by_hand = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
     else:
-        by_hand = torch.optim.SGD(groups, lr=0, momentum=0.9, nesterov=True, weight_decay=0.01)
+        by_hand = torch.optim.SGD(groups, lr=0, momentum=0.9, nesterov=True, weight_decay=0.01, fused=True)
     batches = [batch for epoch in (1, 2, 3) for batch in training_set.batches(epoch, 4)][:7]
     model.train()
     for batch, share in zip(batches, _rates_by_hand(schedule, 7), strict=True):

@@ -15,7 +15,7 @@ from pipeline import square_images
 from pipeline.config import AugmentationParams
 from pipeline.errors import PixelCAMError
 from pipeline.manifest import Manifest
-from pipeline.training_set import TrainingBatch, TrainingSet
+from pipeline.training_set import TrainingBatch, TrainingSet, _with_colours
 
 FULL = AugmentationParams(
     enlarge=1.5, flip=True, rotate=True, brightness=0.2, contrast=0.2, saturation=0.2, hue=0.03, stain=0.0
@@ -78,6 +78,7 @@ def test_a_view_depends_on_seed_epoch_and_image_alone(manifest: Manifest) -> Non
 
 def test_views_are_the_same_from_memory_and_from_disk(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = _views(_set(manifest))
+    monkeypatch.setenv("PIXELCAM_IMAGES", str(manifest.root / "stores"))
     monkeypatch.setattr(square_images, "KEPT_BYTES", 0)
     read = _views(_set(manifest))
     assert all(torch.equal(read[number], view) for number, view in kept.items())
@@ -121,6 +122,25 @@ def test_batches_hold_images_in_0_to_1_and_no_labels_without_a_store(manifest: M
     assert batch.cam is None
 
 
+def test_colours_can_be_changed_when_the_batch_is_together(manifest: Manifest) -> None:
+    training_set = _set(manifest, augmentation=FULL.model_copy(update={"stain": 0.2}))
+    before, after = ([training_set._view(i, epoch=1, with_colours=w) for i in range(4)] for w in (True, False))
+    plain = training_set._collate([0, 1, 2, 3], after)
+    assert plain.images.dtype == torch.uint8
+    coloured = _with_colours(plain, [view.augmentation for view in after])
+    assert torch.equal(coloured.images, training_set._collate([0, 1, 2, 3], before).images)
+    assert torch.equal(coloured.class_idx, torch.arange(4))
+
+
+def test_batches_come_to_the_device_with_all_their_parts(manifest: Manifest) -> None:
+    rows = {row.image: _Labels(np.ones((4, 4), np.uint8), np.ones((2, 2), np.float16)) for row in manifest.rows}
+    batch = next(_set(manifest, store=_Store(rows)).batches(1, 3, device=torch.device("meta")))
+    parts = (batch.images, batch.class_idx, batch.pseudo_labels, batch.cam)
+    assert [part.device.type for part in parts if part is not None] == ["meta"] * 4
+    assert batch.images.shape == (3, 3, 8, 8)
+    assert batch.images.dtype == torch.float32
+
+
 def test_without_augmentation_an_image_is_its_pixels(tmp_path: Path) -> None:
     image = noise_images(1, size=8)[0]
     batch = next(_set(write_images(tmp_path, [image]), augmentation=NO_AUGMENTATION).batches(1, 4))
@@ -160,12 +180,10 @@ def test_a_store_that_lacks_an_image_stops_the_batch(manifest: Manifest) -> None
         next(_set(manifest, store=_Store({})).batches(1, 2))
 
 
-def test_a_changed_image_is_named(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(square_images, "KEPT_BYTES", 0)
-    training_set = _set(manifest)
+def test_a_changed_image_is_named(manifest: Manifest) -> None:
     (manifest.root / "4.png").write_bytes((manifest.root / "5.png").read_bytes())
     with pytest.raises(PixelCAMError, match=r"4\.png: has changed"):
-        list(training_set.batches(1, 2))
+        _set(manifest)
 
 
 def test_to_moves_every_part() -> None:
