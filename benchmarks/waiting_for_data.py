@@ -27,7 +27,9 @@ def measure(settings: Settings) -> Iterator[Outcome]:
         pixelcam = build_pixelcam(teacher.encoder, teacher.image_head, PixelHeadName.LINEAR, seed=0)
         section = params.train_pixelcam
         step = make_step(pixelcam, PixelCAMObjective(section), section, settings.fabric)
-        stream = chain.from_iterable(images.batches(epoch, batch_size) for epoch in count())
+        stream = chain.from_iterable(
+            images.batches(epoch, batch_size, device=settings.fabric.device) for epoch in count()
+        )
         waits, steps = [], []
         for _ in range(1 + settings.rounds(9)):
             taken: list[TrainingBatch] = []

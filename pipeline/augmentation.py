@@ -1,7 +1,8 @@
 """Random views of one training image; its pseudo-labels and CAM follow by the same geometric draw."""
 
+from typing import TypeVar
+
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -11,9 +12,9 @@ from pipeline.stain_augmentation import change_stains, draw_stain_change
 from pipeline.torchvision_operators import ensure_torchvision_imports
 
 ensure_torchvision_imports()
-from torchvision.transforms import functional as colour  # noqa: E402 - after torchvision can be imported
+from torchvision.transforms.v2 import functional  # noqa: E402 - after torchvision can be imported
 
-UInt8Array = npt.NDArray[np.uint8]
+Picture = TypeVar("Picture", Tensor, Image.Image)
 
 
 class Augmentation:
@@ -44,22 +45,36 @@ class Augmentation:
         height, width = values.shape[:2]
         top = int(self._crop[0] * (height - self._size + 1))
         left = int(self._crop[1] * (width - self._size + 1))
-        view = values.numpy()[top : top + self._size, left : left + self._size]
-        # By NumPy, since torch would start threads of its own in each thread that calls this.
-        return torch.from_numpy(np.flip(np.rot90(view, self._turns), tuple(self._flips)).copy())
+        view = values[top : top + self._size, left : left + self._size]
+        return view.rot90(self._turns).flip(self._flips)
 
-    def colours(self, image: UInt8Array) -> UInt8Array:
-        """Change stains, then in a random order brightness, contrast, saturation and hue of a uint8 image (H, W, 3)."""
+    def colours(self, image: Tensor) -> Tensor:
+        """Change stains, then in a random order brightness, contrast, saturation and hue of a view, on its device.
+
+        A CPU computes by Pillow, which rounds to 8 bits after each change; elsewhere nothing is rounded in between.
+
+        Args:
+            image: uint8 (3, H, W).
+
+        Returns:
+            float32 (3, H, W) in [0, 1].
+        """
         stained = image if self._stain_change is None else change_stains(image, self._stain_change)
-        p, picture = self._params, Image.fromarray(stained)
+        if image.device.type != "cpu":
+            return self._adjust(stained.float().div_(255))
+        picture = self._adjust(Image.fromarray(stained.permute(1, 2, 0).numpy()))
+        return torch.from_numpy(np.array(picture)).float().div_(255).permute(2, 0, 1)
+
+    def _adjust(self, picture: Picture) -> Picture:
+        p = self._params
         steps = (
-            (colour.adjust_brightness, 1 + p.brightness * self._colours[0], p.brightness),
-            (colour.adjust_contrast, 1 + p.contrast * self._colours[1], p.contrast),
-            (colour.adjust_saturation, 1 + p.saturation * self._colours[2], p.saturation),
-            (colour.adjust_hue, p.hue * self._colours[3], p.hue),
+            (functional.adjust_brightness, 1 + p.brightness * self._colours[0], p.brightness),
+            (functional.adjust_contrast, 1 + p.contrast * self._colours[1], p.contrast),
+            (functional.adjust_saturation, 1 + p.saturation * self._colours[2], p.saturation),
+            (functional.adjust_hue, p.hue * self._colours[3], p.hue),
         )
         for which in self._colour_order:
             adjust, amount, strength = steps[which]
             if strength > 0:
                 picture = adjust(picture, amount)
-        return np.asarray(picture)
+        return picture

@@ -98,6 +98,7 @@ class TrainingParams(Section):
     keep: tuple[Selection, ...]
     frozen: Frozen
     layer_decay: Annotated[float, NO_BOOL, Field(gt=0, le=1)]
+    compile: Flag
 
 
 class TeacherParams(TrainingParams):

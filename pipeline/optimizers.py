@@ -42,9 +42,9 @@ def make_optimizer(model: nn.Module, params: TrainingParams) -> torch.optim.Opti
         raise PixelCAMError("frozen: nothing of the model is left to train; freeze less")
     match params.optimizer:
         case OptimizerName.ADAMW:
-            return torch.optim.AdamW(groups, weight_decay=params.weight_decay)
+            return torch.optim.AdamW(groups, weight_decay=params.weight_decay, fused=True)
         case OptimizerName.SGD:
-            return torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=params.weight_decay)
+            return torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=params.weight_decay, fused=True)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, params: TrainingParams) -> LRScheduler:

@@ -9,7 +9,7 @@ from torch import Tensor
 from pipeline.collectives import gather_rows, joint_mean, own_share, rand_rows
 from pipeline.processes import count
 
-HAS_CELLS: Final = (None, 16, 32, 44, 56)  # pixels of a cell's side, in images of HAS_IMAGE_SIZE; None hides nothing
+HAS_CELLS: Final = (16, 32, 44, 56)  # pixels of a cell's side, in images of HAS_IMAGE_SIZE; one batch of five has none
 HAS_IMAGE_SIZE: Final = 224
 HAS_HIDDEN: Final = 0.5  # probability that a cell is hidden
 ADL_DROP_RATE: Final = 0.75  # probability of the drop mask, else the importance map
@@ -22,12 +22,12 @@ class CutMixed(NamedTuple):
     Attributes:
         images: float (B, 3, H, W).
         partner: int64 (B,), which image of the batch, of all processes' shares, the box comes from.
-        share: of the area that is still the image's own, in [0, 1].
+        share: of the area that is still the image's own, float scalar in [0, 1].
     """
 
     images: Tensor
     partner: Tensor
-    share: float
+    share: Tensor
 
 
 def hide_cells(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -36,20 +36,29 @@ def hide_cells(images: Tensor, generator: torch.Generator) -> Tensor:
     The size of the cells is drawn for the batch, in proportion to that of the images. The mean is the batch's instead
     of the training set's. Source: Hide-and-Seek (mixed patch sizes), Kumar Singh and Lee, ICCV 2017.
     """
-    cell = HAS_CELLS[int(torch.randint(len(HAS_CELLS), (), generator=generator, device=generator.device))]
-    if cell is None:
-        return images
-    side = max(1, round(cell * images.shape[3] / HAS_IMAGE_SIZE))
-    return hide_cells_of(images, side=side, generator=generator)
+    choice = torch.randint(len(HAS_CELLS) + 1, (1,), generator=generator, device=generator.device)
+    nothing = torch.zeros_like(images[:, :1], dtype=torch.bool)
+    # One mask for each size, since to read the choice a GPU would have to be waited for.
+    masks = [nothing, *(cells_mask(images, side=side, generator=generator) for side in _sides(images.shape[3]))]
+    hidden = torch.stack(masks).index_select(0, choice).squeeze(0)
+    return torch.where(hidden, joint_mean(images.mean(dim=(0, 2, 3), keepdim=True)), images)
 
 
-def hide_cells_of(images: Tensor, *, side: int, generator: torch.Generator) -> Tensor:
-    """Hide each cell of `side` x `side` pixels with probability 1/2; those at the right and lower border may be cut."""
+def _sides(size: int) -> list[int]:
+    """Return how many pixels the sides of cells have in images of so many."""
+    return [max(1, round(cell * size / HAS_IMAGE_SIZE)) for cell in HAS_CELLS]
+
+
+def cells_mask(images: Tensor, *, side: int, generator: torch.Generator) -> Tensor:
+    """Draw with probability 1/2 each cell of `side` x `side` pixels, those at the right and lower border cut.
+
+    Returns:
+        bool (B, 1, H, W) for images (B, 3, H, W), True in the cells that were drawn.
+    """
     height, width = images.shape[-2:]
     grid = (len(images), math.ceil(height / side), math.ceil(width / side))
-    hidden = rand_rows(*grid, generator=generator) < HAS_HIDDEN
-    mask = hidden.repeat_interleave(side, dim=1).repeat_interleave(side, dim=2)[:, None, :height, :width]
-    return torch.where(mask, joint_mean(images.mean(dim=(0, 2, 3), keepdim=True)), images)
+    drawn = rand_rows(*grid, generator=generator) < HAS_HIDDEN
+    return drawn.repeat_interleave(side, dim=1).repeat_interleave(side, dim=2)[:, None, :height, :width]
 
 
 def paste_boxes(images: Tensor, generator: torch.Generator) -> CutMixed:
@@ -61,21 +70,21 @@ def paste_boxes(images: Tensor, generator: torch.Generator) -> CutMixed:
     device = generator.device
     partner = own_share(torch.randperm(count() * len(images), generator=generator, device=device))
     # Beta(1, 1) is the uniform distribution.
-    kept, centre_y, centre_x = torch.rand(3, generator=generator, device=device).tolist()
-    side = math.sqrt(1 - kept)
-    rows = _span(centre_y, side, images.shape[2])
-    columns = _span(centre_x, side, images.shape[3])
-    mixed = images.clone()
-    mixed[:, :, rows, columns] = gather_rows(images[:, :, rows, columns])[partner]
-    pasted = (rows.stop - rows.start) * (columns.stop - columns.start)
-    return CutMixed(mixed, partner, 1 - pasted / (images.shape[2] * images.shape[3]))
+    kept, centre_y, centre_x = torch.rand(3, generator=generator, device=device).double()
+    side = (1 - kept).sqrt()
+    rows, columns = (
+        _span(centre, side, size) for centre, size in zip((centre_y, centre_x), images.shape[2:], strict=True)
+    )
+    inside = rows[:, None] & columns
+    mixed = torch.where(inside, gather_rows(images)[partner], images)
+    return CutMixed(mixed, partner, 1 - inside.float().mean())
 
 
-def _span(centre: float, side: float, size: int) -> slice:
-    """Return the pixels of an interval of length `side` around `centre`, both in [0, 1], within `size` pixels."""
-    half = int(side * size) // 2
-    middle = int(centre * size)
-    return slice(max(0, middle - half), min(size, middle + half))
+def _span(centre: Tensor, side: Tensor, size: int) -> Tensor:
+    """Return which of `size` pixels an interval of length `side` around `centre` holds: bool (size,) of [0, 1]."""
+    half, middle = (side * size).long() // 2, (centre * size).long()
+    pixels = torch.arange(size, device=centre.device)
+    return (middle - half <= pixels) & (pixels < middle + half)
 
 
 def drop_or_weigh(features: Tensor, generator: torch.Generator) -> Tensor:

@@ -11,16 +11,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float64]
 
 # How much of red, green and blue light each stain takes: haematoxylin, eosin, and a third (there diaminobenzidine) that
 # takes up what the other two leave.
 STAINS: Final = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 SHIFT: Final = 0.1  # optical density (natural logarithm) that a shift of 1 adds to an amount; nuclei have 1 to 2
-# A pixel of value 0 would be infinitely dense; it counts as 1.
-_DENSITIES: Final = -np.log(np.arange(256).clip(min=1) / 255).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -38,18 +36,17 @@ def draw_stain_change(strength: float, generator: torch.Generator) -> StainChang
     return StainChange((1 + h, 1 + e, 1 + r), (shift_h, shift_e, shift_r))
 
 
-def change_stains(image: UInt8Array, change: StainChange) -> UInt8Array:
-    """Return an image, uint8 (H, W, 3), as if it had been stained otherwise.
+def change_stains(image: Tensor, change: StainChange) -> Tensor:
+    """Return an image, uint8 (3, H, W), as if it had been stained otherwise; on its device.
 
     Its optical densities are taken apart into amounts of the stains, these are changed, and put together again; all of
     that is one linear map of the densities.
     """
     matrix: FloatArray = np.linalg.inv(STAINS) @ np.diag(change.scales) @ STAINS
     offset: FloatArray = SHIFT * np.array(change.shifts) @ STAINS
-    # 255 exp(-density) = exp(log 255 - density)
-    values: npt.NDArray[np.float32] = _DENSITIES[image].reshape(-1, 3) @ -matrix.astype(np.float32)
-    values += (np.log(255) - offset).astype(np.float32)
-    np.exp(values, out=values)
-    values += 0.5  # rounds, since the conversion cuts off
-    np.minimum(values, 255, out=values)
-    return values.astype(np.uint8).reshape(image.shape)
+    # A pixel of value 0 would be infinitely dense; it counts as 1.
+    densities = image.permute(1, 2, 0).clamp(min=1).float().div_(255).log_().neg_()
+    changed = densities @ torch.as_tensor(matrix, dtype=torch.float32, device=image.device)
+    changed += torch.as_tensor(offset, dtype=torch.float32, device=image.device)
+    values = changed.neg_().exp_().mul_(255).round_().clamp_(max=255)
+    return values.to(torch.uint8).permute(2, 0, 1)

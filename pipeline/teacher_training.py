@@ -95,19 +95,20 @@ class TeacherObjective:
 
     def __call__(self, model: nn.Module, batch: TrainingBatch, generator: torch.Generator) -> StepLosses:
         """Score the image classifier; under CutMix the accuracy is that of the image pasted into."""
-        images, partner, share = batch.images, None, 1.0
+        images, mixed = batch.images, None
         match self.regularization:
             case Regularization.NONE:
                 output: TeacherOutput = model(images)
             case Regularization.HAS:
                 output = model(hide_cells(images, generator))
             case Regularization.CUTMIX:
-                mixed, partner, share = paste_boxes(images, generator)
-                output = model(mixed)
+                mixed = paste_boxes(images, generator)
+                output = model(mixed.images)
             case Regularization.ADL:
                 output = model(images, feature_filter=partial(drop_or_weigh, generator=generator))
         logits = output.image_logits.float()
         loss = cross_entropy(logits, batch.class_idx)
-        if partner is not None:
-            loss = share * loss + (1 - share) * cross_entropy(logits, gather_rows(batch.class_idx)[partner])
+        if mixed is not None:
+            pasted_loss = cross_entropy(logits, gather_rows(batch.class_idx)[mixed.partner])
+            loss = mixed.share * loss + (1 - mixed.share) * pasted_loss
         return StepLosses(loss + output.penalty, {"image_loss": loss}, logits)

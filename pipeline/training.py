@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from pipeline.checkpoints import STOPPED, Checkpoint, fingerprint_of, noticing_termination
 from pipeline.choices import Selection
 from pipeline.collectives import average, copy_from_first, interleaved, wait_for_all
+from pipeline.compiled import CompiledModel
 from pipeline.config import TrainingParams
 from pipeline.console import progress_bar, say
 from pipeline.devices import describe_device
@@ -99,7 +100,8 @@ def fit(
         model: has an `encoder`, whose learning rate is its own; gives an output with `image_logits`.
         objective: the losses of a batch.
         training_set: where batches come from.
-        validation: batches of the validation images, of several processes this one's share; may be empty.
+        validation: batches of the validation images, of several processes this one's share, to be iterated any number
+            of times; may be empty.
         localizer: the model as a localizer, for the selection by PxAP.
         params: of the training.
         seed: of the order, the augmentation and the drawn pixels.
@@ -111,7 +113,6 @@ def fit(
         PixelCAMError: no training image, none to select by, a loss that is not finite, or a damaged checkpoint.
         SystemExit: SIGTERM came; the state is on disk.
     """
-    validation, wanted = list(validation), wanted_selections(params)
     _check_data(training_set, validation, params)
     model = _with_joint_batch_norm(model, fabric)
     freeze_encoder(model, params.frozen)
@@ -119,15 +120,15 @@ def fit(
     determined_by = [params.model_dump(mode="json"), training_set.describe(), seed, describe_device(fabric)]
     checkpoint = Checkpoint(checkpoints, fingerprint_of(model, determined_by))
     draws = make_generator(seed, "draw", device=fabric.device)
-    state = TrainingState(model, optimizer, make_schedule(optimizer, params), draws, Keeper(wanted))
-    wrapped, wrapped_optimizer = fabric.setup(model, optimizer)
+    state = TrainingState(model, optimizer, make_schedule(optimizer, params), draws, Keeper(wanted_selections(params)))
+    wrapped, wrapped_optimizer = fabric.setup(CompiledModel(model) if params.compile else model, optimizer)
     take_step = _Stepper(wrapped, wrapped_optimizer, objective, state, fabric)
     checkpoint.load(state)
     wait_for_all()  # so that nobody removes what another still reads
     with progress_bar(total=params.steps, label=label, done=state.step) as bar, noticing_termination() as asked_to_stop:
         while state.step < params.steps or state.tally.count:
             wrapped.train()
-            for batch in _rest_of_epoch(training_set, state, params):
+            for batch in _rest_of_epoch(training_set, state, params, fabric.device):
                 take_step(batch)
                 bar.update()
                 if asked_to_stop.is_set() and is_first():
@@ -143,7 +144,7 @@ def fit(
 
 
 def _score_epoch(
-    state: TrainingState, validation: list[EvaluationBatch], localizer: Localizer, fabric: Fabric, label: str
+    state: TrainingState, validation: Iterable[EvaluationBatch], localizer: Localizer, fabric: Fabric, label: str
 ) -> dict[str, float]:
     """Return the scores of the epoch that has come to its end, in training and on the validation images."""
     copy_from_first(state.model.buffers())
@@ -155,9 +156,11 @@ def _score_epoch(
     return row
 
 
-def _rest_of_epoch(training_set: TrainingSet, state: TrainingState, params: TrainingParams) -> Iterator[TrainingBatch]:
+def _rest_of_epoch(
+    training_set: TrainingSet, state: TrainingState, params: TrainingParams, device: torch.device
+) -> Iterator[TrainingBatch]:
     """Yield the batches of the epoch under way that are not done yet; the last epoch may be short."""
-    batches = training_set.batches(state.epoch, params.batch_size, first=state.tally.count)
+    batches = training_set.batches(state.epoch, params.batch_size, first=state.tally.count, device=device)
     return islice(batches, params.steps - state.step)
 
 
@@ -180,14 +183,13 @@ class _Stepper:
     fabric: Fabric
 
     def __call__(self, batch: TrainingBatch) -> None:
-        """Take the step and count the losses."""
-        on_device = batch.to(self.fabric.device)
-        losses = self.objective(self.model, on_device, self.state.generator)
+        """Take the step and count the losses; the batch is on the device."""
+        losses = self.objective(self.model, batch, self.state.generator)
         self.fabric.backward(losses.total)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.state.schedule.step()
-        hits = _hit_rate(losses.image_logits, on_device.class_idx)
+        hits = _hit_rate(losses.image_logits, batch.class_idx)
         parts = {**losses.parts, "train_accuracy": hits}
         means = average(torch.stack([value.detach().float() for value in parts.values()]))
         self.state.tally.add(dict(zip(parts, means, strict=True)))
@@ -205,12 +207,15 @@ def validate(model: nn.Module, batches: Iterable[EvaluationBatch], device: torch
     Of several processes each is given its share of the batches, and returns the values of all.
     """
     model.eval()
-    sums: list[tuple[float, float, int]] = []
+    scored: list[Tensor] = []  # loss and hit rate of each batch, on the device until all are done
+    sizes: list[int] = []
     for batch in batches:
         class_idx = batch.class_idx.to(device)
         logits = model(batch.images.to(device)).image_logits.float()
-        loss = float(cross_entropy(logits, class_idx, reduction="sum"))
-        sums.append((loss, float(_hit_rate(logits, class_idx)) * len(class_idx), len(class_idx)))
+        scored.append(torch.stack([cross_entropy(logits, class_idx, reduction="sum"), _hit_rate(logits, class_idx)]))
+        sizes.append(len(class_idx))
+    found = torch.stack(scored).tolist() if scored else []
+    sums = [(loss, hits * images, images) for (loss, hits), images in zip(found, sizes, strict=True)]
     loss, hits, images = (sum(values) for values in zip((0.0, 0.0, 0), *interleaved(sums), strict=True))
     return {"val_loss": loss / images, "val_accuracy": hits / images} if images else {}
 
@@ -253,7 +258,7 @@ def _check_shares(training_set: TrainingSet, params: TrainingParams) -> None:
         )
 
 
-def _check_data(training_set: TrainingSet, validation: list[EvaluationBatch], params: TrainingParams) -> None:
+def _check_data(training_set: TrainingSet, validation: Iterable[EvaluationBatch], params: TrainingParams) -> None:
     if len(training_set) == 0:
         raise PixelCAMError("the source domain has no training image; give some the split 'train'")
     labels = {row.class_idx: row.label for row in training_set.images.manifest.rows}
@@ -263,12 +268,13 @@ def _check_data(training_set: TrainingSet, validation: list[EvaluationBatch], pa
             "from two classes or more; mend the labels or the split and prepare the domain again"
         )
     _check_shares(training_set, params)
+    # Of all processes, and gone through once: a batch is not kept.
+    has_foreground = interleaved([bool(batch.masks[batch.has_mask].any()) for batch in validation])
     needs_images = sorted(wanted_selections(params) - {Selection.LAST})
-    if needs_images and not interleaved([len(batch.image_ids) for batch in validation]):
+    if needs_images and not has_foreground:
         raise PixelCAMError(
             f"selection, keep: '{needs_images[0]}' needs validation images and the source domain has none; use 'last'"
         )
-    has_foreground = interleaved([bool(batch.masks[batch.has_mask].any()) for batch in validation])
     if Selection.VAL_PXAP in needs_images and not any(has_foreground):
         raise PixelCAMError(
             "selection, keep: 'val_pxap' needs validation images with masks that may be used for selection, and the "

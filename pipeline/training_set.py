@@ -1,9 +1,9 @@
 """What is learned from: images augmented anew in every epoch, with their pseudo-labels if there are any."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,13 @@ from pipeline.ahead import prepared
 from pipeline.augmentation import Augmentation
 from pipeline.collectives import own_share
 from pipeline.config import AugmentationParams
+from pipeline.in_flight import to_device
 from pipeline.manifest import Manifest
 from pipeline.resizing import resize_labels, resize_map
 from pipeline.seeding import make_generator
-from pipeline.square_images import SquareImages, UInt8Array
+from pipeline.square_images import SquareImages
+
+CPU: Final = torch.device("cpu")
 
 
 class PixelLabels(Protocol):
@@ -57,13 +60,22 @@ class TrainingBatch:
     cam: Tensor | None = None
 
     def to(self, device: torch.device) -> "TrainingBatch":
-        """Return the batch on a device."""
+        """Return the batch on a device; to a GPU it is on its way, from pinned memory, while the caller goes on."""
         return TrainingBatch(
-            self.images.to(device, non_blocking=True),
-            self.class_idx.to(device, non_blocking=True),
-            None if self.pseudo_labels is None else self.pseudo_labels.to(device, non_blocking=True),
-            None if self.cam is None else self.cam.to(device, non_blocking=True),
+            to_device(self.images, device),
+            to_device(self.class_idx, device),
+            None if self.pseudo_labels is None else to_device(self.pseudo_labels, device),
+            None if self.cam is None else to_device(self.cam, device),
         )
+
+
+@dataclass(frozen=True)
+class _View:
+    """An image as an epoch sees it: the draw, the image, uint8 (3, S, S) until its colours are changed, labels, CAM."""
+
+    augmentation: Augmentation
+    image: Tensor
+    labels: tuple[Tensor, ...]
 
 
 class TrainingSet:
@@ -91,17 +103,21 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self.images)
 
-    def batches(self, epoch: int, batch_size: int, *, first: int = 0) -> Iterator[TrainingBatch]:
-        """Yield an epoch's batches from the `first` on, in an order of the epoch's own.
+    def batches(
+        self, epoch: int, batch_size: int, *, first: int = 0, device: torch.device = CPU
+    ) -> Iterator[TrainingBatch]:
+        """Yield an epoch's batches on a device, from the `first` on, in an order of the epoch's own.
 
         A last, smaller batch is left out unless it is the only one. Of several processes each yields its share of every
-        batch.
+        batch. Threads prepare the views; a GPU changes their colours itself.
         """
         order = torch.randperm(len(self), generator=make_generator(self.seed, "order", epoch)).tolist()
         starts = range(first * batch_size, self.batch_count(batch_size) * batch_size, batch_size)
         batches = (own_share(order[start : start + batch_size]) for start in starts)
-        for indices, pictures in prepared(batches, partial(self._picture, epoch=epoch)):
-            yield self._collate(indices, pictures, epoch)
+        on_device = device.type != "cpu"
+        for indices, views in prepared(batches, partial(self._view, epoch=epoch, with_colours=not on_device)):
+            batch = self._collate(indices, views).to(device)
+            yield _with_colours(batch, [view.augmentation for view in views]) if on_device else batch
 
     def batch_count(self, batch_size: int) -> int:
         """Return the number of batches of an epoch."""
@@ -117,30 +133,33 @@ class TrainingSet:
             "labels": None if self.store is None else self.store.describe(),
         }
 
-    def _collate(self, indices: list[int], pictures: list[UInt8Array], epoch: int) -> TrainingBatch:
-        labels = [self._labels(index, epoch) for index in indices] if self.store is not None else []
+    def _collate(self, indices: list[int], views: list[_View]) -> TrainingBatch:
         class_idx = torch.tensor([self.images.manifest.rows[index].class_idx for index in indices])
-        stacked = torch.from_numpy(np.stack(pictures))
-        images = stacked.permute(0, 3, 1, 2).contiguous().float().div_(255)
-        return TrainingBatch(images, class_idx, *(torch.stack(part) for part in zip(*labels, strict=True)))
+        images = torch.stack([view.image for view in views]).contiguous()
+        labels = zip(*(view.labels for view in views), strict=True)
+        return TrainingBatch(images, class_idx, *(torch.stack(part) for part in labels))
 
-    def _picture(self, index: int, *, epoch: int) -> UInt8Array:
-        """Return a view of an image, uint8 (S, S, 3); may be called in any thread."""
-        augmentation = self._augmentation(index, epoch)
-        return augmentation.colours(augmentation.geometry(torch.from_numpy(self.images[index])).numpy())
+    def _view(self, index: int, *, epoch: int, with_colours: bool) -> _View:
+        """Return an image, its labels and its CAM by one geometric draw; may be called in any thread."""
+        name = self.images.manifest.rows[index].image
+        generator = make_generator(self.seed, "augmentation", epoch, name)
+        augmentation = Augmentation(self.augmentation, size=self.input_size, generator=generator)
+        image = augmentation.geometry(torch.from_numpy(self.images[index])).permute(2, 0, 1)
+        labels = () if self.store is None else self._labels(self.store.read(name))
+        return _View(
+            augmentation,
+            augmentation.colours(image) if with_colours else image,
+            tuple(augmentation.geometry(each) for each in labels),
+        )
 
-    def _labels(self, index: int, epoch: int) -> tuple[Tensor, Tensor]:
-        """Return the same view of an image's labels, uint8 (S, S), and of its CAM, float32 (S, S)."""
-        if self.store is None:
-            raise ValueError("there are no labels without a store")
-        augmentation = self._augmentation(index, epoch)
-        stored = self.store.read(self.images.manifest.rows[index].image)
+    def _labels(self, stored: PixelLabels) -> tuple[Tensor, Tensor]:
+        """Return labels, uint8, and their CAM, float32, at the size of the images before their crop."""
         size = (self.images.size, self.images.size)
-        labels = augmentation.geometry(resize_labels(torch.from_numpy(stored.labels), size))
-        cam = resize_map(torch.from_numpy(stored.cam).float().unsqueeze(0), size).squeeze(0)
-        return labels, augmentation.geometry(cam)
+        cam = torch.from_numpy(stored.cam).float().unsqueeze(0)
+        return resize_labels(torch.from_numpy(stored.labels), size), resize_map(cam, size).squeeze(0)
 
-    def _augmentation(self, index: int, epoch: int) -> Augmentation:
-        """Return the draw of an image in an epoch."""
-        generator = make_generator(self.seed, "augmentation", epoch, self.images.manifest.rows[index].image)
-        return Augmentation(self.augmentation, size=self.input_size, generator=generator)
+
+def _with_colours(batch: TrainingBatch, augmentations: list[Augmentation]) -> TrainingBatch:
+    """Return a batch of uint8 images with their colours changed on their device, float32."""
+    pairs = zip(augmentations, batch.images, strict=True)
+    return replace(batch, images=torch.stack([augmentation.colours(image) for augmentation, image in pairs]))

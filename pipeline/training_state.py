@@ -142,7 +142,7 @@ def load_state(state: TrainingState, folder: Path) -> None:
         slot = _below(f"optimizer.{index}", tensors)
         # As torch made them: in the weight's own layout, so that the same arithmetic runs on them.
         state.optimizer.state[weight] = {
-            name: torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value
+            name: torch.empty_like(weight).copy_(value) if value.shape == weight.shape else value.to(weight.device)
             for name, value in slot.items()
         }
     for group, saved in zip(_groups(state), numbers["groups"], strict=True):
