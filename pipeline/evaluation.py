@@ -23,6 +23,7 @@ from pipeline.classification import fit_temperature
 from pipeline.collectives import from_first, in_order, interleaved
 from pipeline.domain_scores import BatchScores, DomainTally, ModelBatch, Resampling, score_domain
 from pipeline.errors import PixelCAMError
+from pipeline.in_flight import to_device
 from pipeline.localization import EvaluationBatch, Localization, Localizer
 from pipeline.localization_scores import CPU, FIXED_THRESHOLD, CountedMaps, count_maps, measure_maps
 from pipeline.pixel_histogram import PixelHistogram
@@ -236,7 +237,7 @@ def localize(
     Raises:
         PixelCAMError: the model gives NaN, or map values outside [0, 1].
     """
-    images, class_idx = batch.images.to(device), batch.class_idx.to(device)
+    images, class_idx = to_device(batch.images, device), to_device(batch.class_idx, device)
     with autocast():
         raw = localizer(images, class_idx)
     logits = raw.image_logits.detach().float()

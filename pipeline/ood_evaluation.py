@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -53,34 +54,34 @@ def evaluate_models(
     """
     kept = {seed: _kept_by_both(chain) for seed, chain in chains.items()}  # says at once which model is missing
     first = chains[params.seed]
-    scorer = _Scorer(domains, params, image_size=read_size(first, params))
     epochs = kept[params.seed]
+    # Selections often choose the same epoch, whose scores are then known.
+    states = {
+        variant: (variant.seed, variant.test_time, epochs.get(variant.weights, variant.weights))
+        for variant in list_variants(params, epochs.keys())
+    }
+    repeated = len(set(states.values())) > 1
+    scorer = _Scorer(domains, params, image_size=read_size(first, params), repeated=repeated)
     scored: dict[tuple[int, TestTime, Weights | tuple[int, int]], list[Evaluation]] = {}
-    result: dict[Variant, list[Evaluation]] = {}
-    for variant in list_variants(params, epochs.keys()):
-        # Selections often choose the same epoch, whose scores are then known.
-        state = (variant.seed, variant.test_time, epochs.get(variant.weights, variant.weights))
+    for variant, state in states.items():
         if state not in scored:
             scored[state] = scorer.score(chains[variant.seed], variant)
-        result[variant] = scored[state]
-    return result
+    return {variant: scored[state] for variant, state in states.items()}
 
 
 class _Scorer:
-    """Scores variants on the same images; what an option at test time is fitted on is fitted once."""
+    """Scores variants on images that are decoded once; what an option at test time is fitted on is fitted once."""
 
-    def __init__(self, domains: Sequence[PreparedDomain], params: Params, *, image_size: int) -> None:
+    def __init__(self, domains: Sequence[PreparedDomain], params: Params, *, image_size: int, repeated: bool) -> None:
         self.params = params
         self.fabric = make_fabric()
         self.image_size = image_size
         self.adapters: dict[TestTime, Adapter] = {}
         self.source = next(domain for domain in domains if domain.name == params.source)
         validation = self.source.manifest.of_split(Split.VAL)
-        self.validation = scored_images(self.source, validation, params, image_size=image_size, selectable_only=True)
-        self.domains = [
-            (domain, scored_images(domain, domain.manifest.of_split(Split.TEST), params, image_size=image_size))
-            for domain in domains
-        ]
+        images = partial(scored_images, params=params, image_size=image_size, repeated=repeated)
+        self.validation = images(self.source, validation, selectable_only=True)
+        self.domains = [(domain, images(domain, domain.manifest.of_split(Split.TEST))) for domain in domains]
 
     def score(self, chain: Chain, variant: Variant) -> list[Evaluation]:
         """Return the evaluations of both models of a chain on every domain."""
@@ -164,7 +165,13 @@ def _image_scale(params: Params) -> float:
 
 
 def scored_images(
-    domain: PreparedDomain, manifest: Manifest, params: Params, *, image_size: int, selectable_only: bool = False
+    domain: PreparedDomain,
+    manifest: Manifest,
+    params: Params,
+    *,
+    image_size: int,
+    selectable_only: bool = False,
+    repeated: bool = False,
 ) -> ScoredSet:
     """Return images of a domain at `image_size` pixels, with masks at the size they are scored at."""
     return ScoredSet(
@@ -174,4 +181,5 @@ def scored_images(
         batch_size=params.evaluate_ood.batch_size,
         background_class_idx=domain.background_class_idx,
         selectable_only=selectable_only,
+        repeated=repeated,
     )

@@ -64,15 +64,19 @@ class ScoredSet:
         self._starts = range(0, len(manifest), batch_size)
         self._images = None if repeated else SquareReader(manifest, size=image_size)
         self._kept: SquareImages | None = None
+        self._shared: ScoredSet | None = None
         masks = sum(bool(row.mask) + bool(row.ignore_mask) for row in manifest.rows)
         self._keeps_masks = repeated and masks * mask_size**2 <= 8 * KEPT_MASK_BYTES
         self._packed: dict[tuple[str, str], UInt8Array] = {}  # masks, eight pixels to a byte, by image and file
 
     def share(self) -> "ScoredSet":
-        """Return the batches that this process takes of several: every one of them where it is alone."""
-        shared = copy(self)
-        shared._starts = self._starts[rank() :: count()]
-        return shared
+        """Return the batches that this process takes of several, the same object each time; all where it is alone."""
+        if count() == 1:
+            return self
+        if self._shared is None:
+            self._shared = copy(self)
+            self._shared._starts = self._starts[rank() :: count()]
+        return self._shared
 
     def __len__(self) -> int:
         """Return the number of batches."""

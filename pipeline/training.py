@@ -21,6 +21,7 @@ from pipeline.config import TrainingParams
 from pipeline.console import progress_bar, say
 from pipeline.devices import describe_device
 from pipeline.errors import PixelCAMError
+from pipeline.in_flight import to_device
 from pipeline.localization import EvaluationBatch, Localizer
 from pipeline.optimizers import freeze_encoder, make_optimizer, make_schedule
 from pipeline.pixel_histogram import count_batch, empty_histogram, join, pxap
@@ -210,8 +211,8 @@ def validate(model: nn.Module, batches: Iterable[EvaluationBatch], device: torch
     scored: list[Tensor] = []  # loss and hit rate of each batch, on the device until all are done
     sizes: list[int] = []
     for batch in batches:
-        class_idx = batch.class_idx.to(device)
-        logits = model(batch.images.to(device)).image_logits.float()
+        class_idx = to_device(batch.class_idx, device)
+        logits = model(to_device(batch.images, device)).image_logits.float()
         scored.append(torch.stack([cross_entropy(logits, class_idx, reduction="sum"), _hit_rate(logits, class_idx)]))
         sizes.append(len(class_idx))
     found = torch.stack(scored).tolist() if scored else []
@@ -225,7 +226,7 @@ def localization_score(localizer: Localizer, batches: Iterable[EvaluationBatch],
     histogram = empty_histogram(device=device)
     for batch in batches:
         if batch.has_mask.any():
-            maps = localizer(batch.images.to(device), batch.class_idx.to(device)).maps
+            maps = localizer(to_device(batch.images, device), to_device(batch.class_idx, device)).maps
             maps = resize_map(maps.float(), batch.masks.shape[-2:]).clamp(0, 1)
             histogram = count_batch(histogram, maps=maps, batch=batch)
     return pxap(join(histogram))

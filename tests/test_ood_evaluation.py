@@ -11,6 +11,7 @@ import torch
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score
 from tiny import Run
 
+from pipeline import square_images
 from pipeline.choices import CamMethod, TestTime, Weights
 from pipeline.config import Params, load_params
 from pipeline.devices import make_fabric
@@ -131,6 +132,25 @@ def test_the_order_of_the_domains_does_not_change_the_scores(finished: Run, eval
     assert [_values(found.scores) for found in turned] == [
         _values(found.scores) for found in evaluations[2:] + evaluations[:2]
     ]
+
+
+def test_a_file_is_decoded_once_however_many_variants_are_scored(
+    finished: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = load_params(finished.params)
+    evaluation = params.evaluate_ood.model_copy(update={"test_time": (TestTime.NONE, TestTime.BATCH_NORM)})
+    params = params.model_copy(update={"evaluate_ood": evaluation})
+    decoded: list[Path] = []
+
+    def count(path: Path) -> npt.NDArray[np.uint8]:
+        decoded.append(path)
+        return read_image(path)
+
+    monkeypatch.setattr(square_images, "read_image", count)
+    chain = Chain(teacher=finished.teacher, pixelcam=finished.pixelcam)
+    scored = evaluate_models(_domains(finished, params), chains={params.seed: chain}, params=params)
+    assert len({id(found) for found in scored.values()}) >= 2
+    assert len(decoded) == len(set(decoded)) == 2 + 3 + 4, "validation and test images"
 
 
 @pytest.mark.parametrize("method", [CamMethod.CAM, CamMethod.LAYERCAM])
