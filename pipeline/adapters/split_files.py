@@ -42,6 +42,8 @@ def read_split_files(folder: Path) -> list[SplitEntry]:
     Raises:
         PixelCAMError: there are no split folders, two for one split, or lines that cannot be understood.
     """
+    if not folder.is_dir():
+        raise PixelCAMError(f"{folder}: there is no such folder of split files; mend 'splits', or set it to null")
     found = {split: _folder_of(split, folder) for split in Split}
     selection = folder / SELECTION_FOLDER
     if found[Split.VAL] is None and selection.is_dir():

@@ -71,6 +71,11 @@ def test_no_split_folder(tmp_path: Path) -> None:
         read_split_files(tmp_path)
 
 
+def test_a_folder_that_is_not_there_is_named_with_its_parameter(tmp_path: Path) -> None:
+    with pytest.raises(PixelCAMError, match=r"fold-9: there is no such folder of split files; mend 'splits'"):
+        read_split_files(tmp_path / "fold-9")
+
+
 def test_two_folders_for_one_split(tmp_path: Path) -> None:
     for name in ("val", "train-fullsup"):
         write_split(tmp_path / name, labels={"a.png": 0})
