@@ -24,7 +24,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.outcome import Outcome, Skipped
 from benchmarks.settings import Settings
 from benchmarks.table import line_of, title
-from pipeline.devices import make_fabric
+from pipeline.runtime.devices import make_fabric
 
 Measure = Callable[[Settings], Iterator[Outcome | Skipped]]
 HERE: Final = Path(__file__).parent

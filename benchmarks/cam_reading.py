@@ -8,8 +8,8 @@ from benchmarks.networks import CLASSES, Classifier, make_teacher, some_images
 from benchmarks.outcome import Outcome, cost
 from benchmarks.settings import Settings
 from benchmarks.timing import side_by_side
-from pipeline.cams import compute_cam
-from pipeline.choices import CamMethod
+from pipeline.cams.methods import compute_cam
+from pipeline.params.vocabulary import CamMethod
 
 
 def measure(settings: Settings) -> Iterator[Outcome]:

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.networks import smooth_maps
-from pipeline.devices import keep_freed_memory
-from pipeline.domain_scores import Resampling
-from pipeline.evaluation import EvaluationDomain, evaluate_domain
-from pipeline.files import write_csv
-from pipeline.localization import EvaluationBatch, Localization
-from pipeline.score_tables import per_image_tables
-from pipeline.scores import Fitted, ModelName, Threshold, ThresholdSource
+from pipeline.data.maps import EvaluationBatch, Localization
+from pipeline.evaluation.domain_scores import Resampling
+from pipeline.evaluation.localizers import EvaluationDomain, evaluate_domain
+from pipeline.evaluation.tables import per_image_tables
+from pipeline.metrics.scores import Fitted, ModelName, Threshold, ThresholdSource
+from pipeline.runtime.devices import keep_freed_memory
+from pipeline.runtime.files import write_csv
 
 BATCH: Final = 50
 MAP_SIZE: Final = 32  # small, as the time that is of interest is not that of pixels

@@ -16,9 +16,9 @@ from benchmarks.networks import CLASSES, Classifier, make_teacher, some_images
 from benchmarks.outcome import Outcome, speed
 from benchmarks.settings import Settings
 from benchmarks.timing import side_by_side
-from pipeline.cam_request import normalize_cam
-from pipeline.cams import compute_cam
-from pipeline.choices import CamMethod
+from pipeline.cams.methods import compute_cam
+from pipeline.cams.request import normalize_cam
+from pipeline.params.vocabulary import CamMethod
 
 TORCH_CAM: Final = {CamMethod.GRADCAM: TorchCamGradCAM, CamMethod.LAYERCAM: TorchCamLayerCAM}
 GRAD_CAM: Final = {CamMethod.GRADCAM: PyTorchGradCAM, CamMethod.LAYERCAM: PyTorchLayerCAM}

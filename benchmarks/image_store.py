@@ -12,8 +12,7 @@ from benchmarks.outcome import Outcome, Reach, cost
 from benchmarks.settings import Settings
 from benchmarks.timing import seconds_of, side_by_side
 from benchmarks.tissue_files import glas_like
-from pipeline.image_store import FOLDER, ImageStore, prepare_images
-from pipeline.square_images import SquareReader
+from pipeline.data.image_store import FOLDER, ImageStore, SquareReader, prepare_images
 
 
 def measure(settings: Settings) -> Iterator[Outcome]:

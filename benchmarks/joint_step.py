@@ -12,16 +12,16 @@ from benchmarks.networks import default_params, make_teacher, smooth_maps, some_
 from benchmarks.outcome import Outcome, cost
 from benchmarks.settings import Settings
 from benchmarks.timing import side_by_side
-from pipeline.choices import PixelHeadName, Regularization
-from pipeline.config import TrainingParams
-from pipeline.optimizers import make_optimizer
-from pipeline.pixelcam import build_pixelcam
-from pipeline.pixelcam_training import PixelCAMObjective
-from pipeline.pseudo_labels import make_pseudo_labels
-from pipeline.seeding import make_generator
-from pipeline.teacher_training import TeacherObjective
-from pipeline.training import Objective
-from pipeline.training_set import TrainingBatch
+from pipeline.data.training_set import TrainingBatch
+from pipeline.models.pixelcam import build_pixelcam
+from pipeline.params.config import TrainingParams
+from pipeline.params.vocabulary import PixelHeadName, Regularization
+from pipeline.pseudo_labels.thresholding import make_pseudo_labels
+from pipeline.runtime.seeding import make_generator
+from pipeline.training.loop import Objective
+from pipeline.training.optimizers import make_optimizer
+from pipeline.training.pixelcam import PixelCAMObjective
+from pipeline.training.teacher import TeacherObjective
 
 
 def measure(settings: Settings) -> Iterator[Outcome]:

@@ -12,10 +12,9 @@ from benchmarks.networks import default_params, smooth_maps
 from benchmarks.outcome import Outcome, Reach, cost, speed
 from benchmarks.settings import Settings
 from benchmarks.timing import side_by_side
-from pipeline.pseudo_labels import make_pseudo_labels
-from pipeline.resizing import resize_map
-from pipeline.store import PseudoLabelStore, StoredImage
-from pipeline.store_writer import write_store
+from pipeline.data.maps import resize_map
+from pipeline.pseudo_labels.store import PseudoLabelStore, StoredImage, write_store
+from pipeline.pseudo_labels.thresholding import make_pseudo_labels
 
 STRIDE = 16  # of the CAMs, by default
 

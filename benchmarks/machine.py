@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 from lightning_fabric import Fabric
 
-from pipeline.devices import describe_device
+from pipeline.runtime.devices import describe_device
 
 PACKAGES: Final = (
     "torch",

@@ -10,10 +10,10 @@ import yaml
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from pipeline.choices import EncoderWeights, ImageHeadName
-from pipeline.config import Params
-from pipeline.encoder import Encoder, build_encoder
-from pipeline.teacher import Teacher, build_teacher
+from pipeline.encoders.encoder import Encoder, build_encoder
+from pipeline.models.teacher import Teacher, build_teacher
+from pipeline.params.config import Params
+from pipeline.params.vocabulary import EncoderWeights, ImageHeadName
 
 CLASSES: Final = 2
 PARAMS: Final = Path(__file__).parent.parent / "params.yaml"

@@ -13,7 +13,7 @@ from benchmarks.networks import smooth_maps
 from benchmarks.outcome import Outcome, Reach, seconds, speed
 from benchmarks.settings import Settings
 from benchmarks.timing import Times, side_by_side
-from pipeline.pixel_histogram import STEPS, add_images, count_images, empty_histogram, pxap, thresholds
+from pipeline.metrics.pixel_histogram import STEPS, add_images, count_images, empty_histogram, pxap, thresholds
 
 BATCH: Final = 8  # as params.yaml has it for `evaluate_ood`
 PASSES: Final = 10  # of ours, so that both works are timed for about as long

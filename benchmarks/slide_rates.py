@@ -20,24 +20,22 @@ import torch
 import typer
 from PIL import Image
 
-from pipeline.choices import EncoderWeights, ImageHeadName, PixelHeadName
-from pipeline.config import load_params
-from pipeline.domain_scores import Resampling
-from pipeline.encoder import build_encoder
-from pipeline.evaluation import EvaluationDomain, evaluate_domain
-from pipeline.files import sha256_of
-from pipeline.localization import EvaluationBatch
-from pipeline.manifest import Manifest, ManifestRow, Split
-from pipeline.pixelcam import PixelCAM, PixelCAMLocalizer, build_pixelcam
-from pipeline.pixelcam_training import PixelCAMObjective
-from pipeline.pseudo_labels import make_pseudo_labels
-from pipeline.resizing import resize_map
-from pipeline.scores import Fitted, ModelName, Threshold, ThresholdSource
-from pipeline.seeding import make_generator
-from pipeline.store import StoredImage
-from pipeline.store_writer import write_store
-from pipeline.teacher import build_teacher
-from pipeline.training_set import TrainingBatch, TrainingSet
+from pipeline.data.manifest import Manifest, ManifestRow, Split
+from pipeline.data.maps import EvaluationBatch, resize_map
+from pipeline.data.training_set import TrainingBatch, TrainingSet
+from pipeline.encoders.encoder import build_encoder
+from pipeline.evaluation.domain_scores import Resampling
+from pipeline.evaluation.localizers import EvaluationDomain, evaluate_domain
+from pipeline.metrics.scores import Fitted, ModelName, Threshold, ThresholdSource
+from pipeline.models.pixelcam import PixelCAM, PixelCAMLocalizer, build_pixelcam
+from pipeline.models.teacher import build_teacher
+from pipeline.params.config import load_params
+from pipeline.params.vocabulary import EncoderWeights, ImageHeadName, PixelHeadName
+from pipeline.pseudo_labels.store import StoredImage, write_store
+from pipeline.pseudo_labels.thresholding import make_pseudo_labels
+from pipeline.runtime.files import sha256_of
+from pipeline.runtime.seeding import make_generator
+from pipeline.training.pixelcam import PixelCAMObjective
 
 SIDE: Final = 224
 BATCH: Final = 8

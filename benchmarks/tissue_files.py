@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.networks import some_images
-from pipeline.files import sha256_of
-from pipeline.manifest import Manifest, ManifestRow, Split
+from pipeline.data.manifest import Manifest, ManifestRow, Split
+from pipeline.runtime.files import sha256_of
 
 WIDTH, HEIGHT = 775, 522  # most images of GlaS
 

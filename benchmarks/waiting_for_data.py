@@ -11,11 +11,11 @@ from benchmarks.outcome import Outcome, Reach
 from benchmarks.settings import Settings
 from benchmarks.timing import seconds_of
 from benchmarks.tissue_files import glas_like
-from pipeline.choices import PixelHeadName
-from pipeline.pixelcam import build_pixelcam
-from pipeline.pixelcam_training import PixelCAMObjective
-from pipeline.store import PseudoLabelStore
-from pipeline.training_set import TrainingBatch, TrainingSet
+from pipeline.data.training_set import TrainingBatch, TrainingSet
+from pipeline.models.pixelcam import build_pixelcam
+from pipeline.params.vocabulary import PixelHeadName
+from pipeline.pseudo_labels.store import PseudoLabelStore
+from pipeline.training.pixelcam import PixelCAMObjective
 
 
 def measure(settings: Settings) -> Iterator[Outcome]:

@@ -2,13 +2,19 @@
 
 from pathlib import Path
 
-from pipeline.config import load_params
-from pipeline.console import run
-from pipeline.domain_matrix import headline, matrix_table, with_spread
-from pipeline.domains import read_domain
-from pipeline.files import write_csv, write_json
-from pipeline.ood_evaluation import Chain, evaluate_models
-from pipeline.score_tables import curve_table, per_image_tables, scores_by_domain
+from pipeline.data.manifest import read_domain
+from pipeline.evaluation.domains import Chain, evaluate_models
+from pipeline.evaluation.tables import (
+    curve_table,
+    headline,
+    matrix_table,
+    per_image_tables,
+    scores_by_domain,
+    with_spread,
+)
+from pipeline.params.config import load_params
+from pipeline.runtime.console import run
+from pipeline.runtime.files import write_csv, write_json
 
 
 def main(

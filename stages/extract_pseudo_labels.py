@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from pipeline.config import load_params
-from pipeline.console import run
-from pipeline.domains import read_domain
-from pipeline.extraction import extract_pseudo_labels
-from pipeline.files import write_json
+from pipeline.data.manifest import read_domain
+from pipeline.params.config import load_params
+from pipeline.pseudo_labels.extraction import extract_pseudo_labels
+from pipeline.runtime.console import run
+from pipeline.runtime.files import write_json
 
 
 def main(params: Path, prepared: Path, teacher: Path, store: Path, quality: Path) -> None:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from pipeline.config import load_params
-from pipeline.console import run, say
-from pipeline.preparation import prepare_domain, summary
+from pipeline.data.preparation import prepare_domain, summary
+from pipeline.params.config import load_params
+from pipeline.runtime.console import run, say
 
 
 def main(domain: str, params: Path, output: Path) -> None:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from pipeline.config import load_params
-from pipeline.console import run
-from pipeline.domains import read_domain
-from pipeline.repeats import repeat_chain
+from pipeline.data.manifest import read_domain
+from pipeline.params.config import load_params
+from pipeline.runtime.console import run
+from pipeline.training.repeats import repeat_chain
 
 
 def main(seed: int, params: Path, prepared: Path, output: Path, checkpoints: Path) -> None:

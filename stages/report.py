@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from pipeline.config import load_params
-from pipeline.console import run
-from pipeline.domains import read_domain
-from pipeline.files import replacing_folder, write_text
-from pipeline.overlays import write_picture
-from pipeline.overview import draw_overlays, draw_overview
-from pipeline.provenance import imported_files
-from pipeline.report_content import ReportSources, gather_report, of_rounds
-from pipeline.reporting import TEMPLATES, render_report
+from pipeline.data.manifest import read_domain
+from pipeline.params.config import load_params
+from pipeline.report.content import ReportSources, gather_report, of_rounds
+from pipeline.report.overlays import write_picture
+from pipeline.report.page import TEMPLATES, render_report
+from pipeline.report.pictures import draw_overlays, draw_overview
+from pipeline.report.provenance import imported_files
+from pipeline.runtime.console import run
+from pipeline.runtime.files import replacing_folder, write_text
 
 
 def main(

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from pipeline.config import load_params
-from pipeline.console import run
-from pipeline.domains import read_domain
-from pipeline.pixelcam_training import train_pixelcam
-from pipeline.store import PseudoLabelStore
+from pipeline.data.manifest import read_domain
+from pipeline.params.config import load_params
+from pipeline.pseudo_labels.store import PseudoLabelStore
+from pipeline.runtime.console import run
+from pipeline.training.pixelcam import train_pixelcam
 
 
 def main(params: Path, prepared: Path, store: Path, teacher: Path, output: Path, checkpoints: Path) -> None:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from pipeline.config import load_params
-from pipeline.console import run
-from pipeline.domains import read_domain
-from pipeline.teacher_training import train_teacher
+from pipeline.data.manifest import read_domain
+from pipeline.params.config import load_params
+from pipeline.runtime.console import run
+from pipeline.training.teacher import train_teacher
 
 
 def main(params: Path, prepared: Path, output: Path, checkpoints: Path) -> None:

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from pipeline.cam_request import CamRequest
-from pipeline.choices import CamMethod, EncoderWeights, ImageHeadName
-from pipeline.encoder import Encoder, build_encoder
-from pipeline.heads import ImageHead, build_image_head
-from pipeline.seeding import global_seed
+from pipeline.cams.request import CamRequest
+from pipeline.encoders.encoder import Encoder, build_encoder
+from pipeline.encoders.image_heads import ImageHead, build_image_head
+from pipeline.params.vocabulary import CamMethod, EncoderWeights, ImageHeadName
+from pipeline.runtime.seeding import global_seed
 
 REAL = "tf_efficientnet_lite0"  # the one encoder whose pretrained weights come with the installation
 CLASS_IDX = torch.tensor([0, 2, 1, 2])

@@ -8,7 +8,7 @@ from unittest.mock import patch
 import pytest
 from tiny import Run, digests
 
-from pipeline.console import run as run_program
+from pipeline.runtime.console import run as run_program
 from stages import evaluate_ood, extract_pseudo_labels, prepare, report, train_pixelcam, train_teacher
 
 PROGRAMS: dict[str, Callable[..., None]] = {

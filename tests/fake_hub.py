@@ -10,9 +10,9 @@ import pytest
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipeline import encoder_hub
-from pipeline.encoder_hub import create_trunk
-from pipeline.seeding import global_seed
+from pipeline.encoders import weights as encoder_hub
+from pipeline.encoders.weights import create_trunk
+from pipeline.runtime.seeding import global_seed
 
 MEAN, STD = [0.7, 0.6, 0.7], [0.2, 0.25, 0.2]
 

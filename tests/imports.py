@@ -4,6 +4,21 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+PACKAGES = (  # of the library: each imports from itself and from those before it
+    "params",
+    "runtime",
+    "synthetic",
+    "data",
+    "encoders",
+    "cams",
+    "models",
+    "metrics",
+    "pseudo_labels",
+    "training",
+    "evaluation",
+    "report",
+    "commands",
+)
 
 
 def import_closure(file: Path) -> set[str]:

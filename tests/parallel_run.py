@@ -10,17 +10,17 @@ from typing import Final
 
 from tiny import Run, tiny_params
 
-from pipeline.config import Params
-from pipeline.domains import read_domain
-from pipeline.extraction import extract_pseudo_labels
-from pipeline.files import write_csv, write_json
-from pipeline.ood_evaluation import Chain, evaluate_models
-from pipeline.pixelcam_training import train_pixelcam
-from pipeline.processes import leave
-from pipeline.repeats import repeat_chain
-from pipeline.score_tables import curve_table, per_image_tables, scores_by_domain
-from pipeline.store import PseudoLabelStore
-from pipeline.teacher_training import train_teacher
+from pipeline.data.manifest import read_domain
+from pipeline.evaluation.domains import Chain, evaluate_models
+from pipeline.evaluation.tables import curve_table, per_image_tables, scores_by_domain
+from pipeline.params.config import Params
+from pipeline.pseudo_labels.extraction import extract_pseudo_labels
+from pipeline.pseudo_labels.store import PseudoLabelStore
+from pipeline.runtime.files import write_csv, write_json
+from pipeline.runtime.processes import leave
+from pipeline.training.pixelcam import train_pixelcam
+from pipeline.training.repeats import repeat_chain
+from pipeline.training.teacher import train_teacher
 
 # Plain gradient descent, since AdamW divides by gradients that may be nothing but rounding; no statistics of a batch.
 TRAINING: Final[dict[str, object]] = {

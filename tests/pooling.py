@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from pipeline.pixel_histogram import PixelHistogram, add_images, count_images
+from pipeline.metrics.pixel_histogram import PixelHistogram, add_images, count_images
 
 
 def update_histogram(

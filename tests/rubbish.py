@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 from tiny import change, params_values
 
-from pipeline.console import run
+from pipeline.runtime.console import run
 from stages import prepare
 
 SIZE = (24, 20)  # width and height

@@ -16,7 +16,7 @@ from benchmarks.pooled_pixels import random_maps, reference_pxap
 from benchmarks.settings import Settings
 from benchmarks.table import COLUMNS, line_of, title
 from benchmarks.timing import Times, side_by_side
-from pipeline.devices import make_fabric
+from pipeline.runtime.devices import make_fabric
 
 CPU = torch.device("cpu")
 FIGURES = {

@@ -17,11 +17,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny import Run, digests
 
-from pipeline.domains import read_domain
-from pipeline.extraction import extract_pseudo_labels
-from pipeline.model_files import weights_sha256
+from pipeline.data.manifest import read_domain
+from pipeline.models.files import weights_sha256
+from pipeline.pseudo_labels.extraction import extract_pseudo_labels
 
-START = "import sys; from pipeline.processes import start_processes; sys.exit(start_processes(2, sys.argv[1:]))"
+START = "import sys; from pipeline.runtime.processes import start_processes; sys.exit(start_processes(2, sys.argv[1:]))"
 PROGRAM = Path(__file__).with_name("parallel_run.py")
 TRAININGS = (*TEACHERS, "pixelcam", "chain/teacher")
 

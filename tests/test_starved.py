@@ -19,12 +19,12 @@ from safetensors.torch import save_file
 from tiny import ROOT, Run, change, digests, params_values
 from torch import nn
 
-from pipeline import model_files
-from pipeline.adapters import synthetic
-from pipeline.encoder import Encoder
-from pipeline.errors import PixelCAMError
-from pipeline.processes import start_processes
-from pipeline.shortages import LOWER, explain_shortage, is_shortage
+from pipeline.data.adapters import synthetic
+from pipeline.encoders.encoder import Encoder
+from pipeline.params.errors import PixelCAMError
+from pipeline.runtime.files import LOWER, explain_shortage, is_shortage
+from pipeline.runtime.processes import start_processes
+from pipeline.training import saving
 
 SMALL = 600  # bytes: less than the largest file of any stage
 MUCH = 1 << 60  # bytes: more than any machine has
@@ -86,7 +86,7 @@ def test_a_training_whose_model_finds_no_room_is_not_lost(
     def fail(*_: object) -> None:  # as the library in Rust says it
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(model_files, "save_file", fail)
+    monkeypatch.setattr(saving, "save_file", fail)
     assert run_stage(project, "train_teacher") == 1
     assert f"error: {project.teacher}: cannot be written: No space left on device; free" in capfd.readouterr().err
     assert digests(project.teacher) == {
@@ -94,7 +94,7 @@ def test_a_training_whose_model_finds_no_room_is_not_lost(
         for path, digest in before.items()
         if path.startswith("models/teacher/")
     }
-    monkeypatch.setattr(model_files, "save_file", save_file)
+    monkeypatch.setattr(saving, "save_file", save_file)
     assert run_stage(project, "train_teacher") == 0
     assert "going on at step 5, from" in capfd.readouterr().err  # all 4 steps were kept
     assert digests(project.root) == before
@@ -223,7 +223,7 @@ def test_a_batch_of_one_value_is_told_with_its_remedies(
         normalized: torch.Tensor = nn.BatchNorm2d(4)(torch.zeros(1, 4, 1, 1))
         return normalized
 
-    monkeypatch.setattr("pipeline.teacher_training.TeacherObjective.__call__", normalize_one)
+    monkeypatch.setattr("pipeline.training.teacher.TeacherObjective.__call__", normalize_one)
     message = refused(project, "train_teacher")
     assert "train_teacher: batch normalization needs more than one value of each channel in a batch" in message
     assert "raise train_teacher.batch_size or model.input_size, or set train_teacher.frozen to batch_norm" in message

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import yaml
 from PIL import Image
 
-from pipeline.config import AugmentationParams, Params
-from pipeline.files import sha256_of
-from pipeline.manifest import Manifest, ManifestRow, Split
+from pipeline.data.manifest import Manifest, ManifestRow, Split
+from pipeline.params.config import AugmentationParams, Params
+from pipeline.runtime.files import sha256_of
 from stages import evaluate_ood, extract_pseudo_labels, prepare, report, train_pixelcam, train_teacher
 
 ROOT = Path(__file__).parent.parent

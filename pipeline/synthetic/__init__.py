@@ -1,1 +1,4 @@
-"""Synthetic histology: H&E-like images with exact masks; the whole pipeline runs where no data may be shipped."""
+"""Generated histology with exact masks: tissue laid out in micrometres, stained and scanned.
+
+May import `params` and `runtime`.
+"""

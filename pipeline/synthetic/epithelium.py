@@ -4,14 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.synthetic.crypts import Columns, Crypt, columns_along
-from pipeline.synthetic.frame import FloatMap, Frame, ramp
-from pipeline.synthetic.glands import Glands, distance_within, inward_angle
+from pipeline.synthetic.frame import FloatMap, Frame, grain, ramp, scatter, smooth_noise
+from pipeline.synthetic.glands import Columns, Crypt, Glands, columns_along, distance_within, inward_angle
 from pipeline.synthetic.nuclei import Cells, Nucleus, add_nuclei, draw_cells, stamp
-from pipeline.synthetic.placement import scatter
 from pipeline.synthetic.stains import StainMaps
 from pipeline.synthetic.stroma import add_round_cells
-from pipeline.synthetic.texture import grain, smooth_noise
 
 
 @dataclass(frozen=True)

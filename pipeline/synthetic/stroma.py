@@ -4,11 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.synthetic.frame import FloatMap, Frame, Points, ramp
+from pipeline.synthetic.frame import FloatMap, Frame, Points, fibres, ramp, scatter, smooth_noise
 from pipeline.synthetic.nuclei import Nucleus, add_nuclei, draw_cells, stamp
-from pipeline.synthetic.placement import scatter
 from pipeline.synthetic.stains import StainMaps
-from pipeline.synthetic.texture import fibres, smooth_noise
 
 LYMPHOCYTE = Nucleus(
     major=2.7, minor=2.45, size_spread=0.10, strength=1.15, strength_spread=0.16, pallor=0.12, lobing=0.06

@@ -7,10 +7,8 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from pipeline.synthetic.frame import FIELD_WIDTH, BoolMap, FloatMap, Frame, ramp
+from pipeline.synthetic.frame import FIELD_WIDTH, BoolMap, FloatMap, Frame, ramp, scatter, smooth_noise, thin
 from pipeline.synthetic.glands import Glands, distance_within, measure_glands
-from pipeline.synthetic.placement import scatter, thin
-from pipeline.synthetic.texture import smooth_noise
 
 CellMap = npt.NDArray[np.intp]  # (H, W), the number of the cell a pixel is in
 

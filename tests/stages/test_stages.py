@@ -14,8 +14,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny import ROOT, Run, digests, finish_run, prepare_domains, start_run, write_params
 
-from pipeline.config import Params, load_params
-from pipeline.console import run as run_program
+from pipeline.params.config import Params, load_params
+from pipeline.runtime.console import run as run_program
 from stages import evaluate_ood, extract_pseudo_labels, prepare, report, train_pixelcam, train_teacher
 
 PROGRAMS: dict[str, ModuleType] = {

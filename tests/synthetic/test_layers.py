@@ -4,14 +4,11 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist, pdist
 
-from pipeline.choices import Tissue
-from pipeline.synthetic.frame import FIELD_WIDTH, Frame, ramp
+from pipeline.params.vocabulary import Tissue
+from pipeline.synthetic.frame import FIELD_WIDTH, Frame, pack, ramp, scatter, smooth_noise, thin
 from pipeline.synthetic.glands import distance_within
 from pipeline.synthetic.nuclei import Cells, stamp
-from pipeline.synthetic.placement import pack, scatter, thin
-from pipeline.synthetic.stains import SlideStyle, StainMaps, draw_style, scan
-from pipeline.synthetic.texture import smooth_noise
-from pipeline.synthetic.tones import Region, take_tones
+from pipeline.synthetic.stains import Region, SlideStyle, StainMaps, draw_style, scan, take_tones
 
 
 def style_without_noise() -> SlideStyle:

@@ -13,8 +13,8 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.choices import Tissue
-from pipeline.synthetic.render import RenderedImage, render_image
+from pipeline.params.vocabulary import Tissue
+from pipeline.synthetic.tissues import RenderedImage, render_image
 
 WITH_REGION = [(Tissue.COLON, 0), (Tissue.COLON, 1), (Tissue.LYMPH_NODE, 1)]
 SIZE = 128

@@ -1,0 +1,78 @@
+"""Views of an image, at several scales and turned by the symmetries of the square, whose maps are averaged to one."""
+
+from collections.abc import Callable, Sequence
+from itertools import product
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from pipeline.data.maps import resize_map, scale_images
+from pipeline.params.config import MapParams
+from pipeline.params.errors import PixelCAMError
+
+PLAIN: Final = MapParams(scales=(1.0,), symmetries=1)
+
+
+def read_views(
+    images: Tensor,
+    params: MapParams,
+    *,
+    image_scale: float,
+    section: str,
+    read: Callable[[Tensor], tuple[Tensor, Tensor]],
+) -> tuple[list[Tensor], Tensor]:
+    """Read the map of every view of a batch, and the image logits of the plain one.
+
+    Args:
+        images: float (B, 3, H, W), `image_scale` times as large as the model's input.
+        params: which views.
+        image_scale: see above; so that larger views have their detail.
+        section: of the params, for errors.
+        read: gives maps (B, h, w) and image logits (B, K) of images.
+
+    Returns:
+        maps (B, h_i, w_i) as the images lie, one for each view; and image logits (B, K) at the model's input size.
+
+    Raises:
+        PixelCAMError: the model takes no images of a scale.
+    """
+    maps: list[Tensor] = []
+    plain: Tensor | None = None
+    for scale, symmetry in product(params.scales, range(params.symmetries)):
+        try:
+            view = scale_images(images, scale / image_scale)
+            found, logits = read(turn(view, symmetry))
+        except (AssertionError, RuntimeError) as error:
+            if scale == 1:
+                raise
+            raise PixelCAMError(
+                f"{section}.scales: the encoder takes no images at scale {scale} ({error}); use [1.0]"
+            ) from error
+        maps.append(turn_back(found, symmetry))
+        if scale == 1 and symmetry == 0:
+            plain = logits
+    return maps, read(scale_images(images, 1 / image_scale))[1] if plain is None else plain
+
+
+def turn(images: Tensor, symmetry: int) -> Tensor:
+    """Apply one of the eight symmetries of the square to images (..., H, W); 0 leaves them as they are.
+
+    The bits of `symmetry` mirror left and right, mirror top and bottom, and swap both axes first.
+    """
+    turned = images.transpose(-1, -2) if symmetry & 4 else images
+    return turned.flip([axis for bit, axis in ((1, -1), (2, -2)) if symmetry & bit])
+
+
+def turn_back(maps: Tensor, symmetry: int) -> Tensor:
+    """Undo `turn` on maps (..., H, W)."""
+    mirrored = maps.flip([axis for bit, axis in ((1, -1), (2, -2)) if symmetry & bit])
+    return mirrored.transpose(-1, -2) if symmetry & 4 else mirrored
+
+
+def average_maps(maps: Sequence[Tensor]) -> Tensor:
+    """Average maps (B, h_i, w_i) on the finest grid among them."""
+    if len(maps) == 1:
+        return maps[0]
+    size = max((each.shape[-2:] for each in maps), key=lambda shape: shape[0] * shape[1])
+    return torch.stack([resize_map(each, size) for each in maps]).mean(dim=0)

@@ -1,0 +1,139 @@
+"""Is this machine ready? Each finding comes with its remedy."""
+
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pipeline.params.config import Params, load_params
+from pipeline.params.errors import PixelCAMError
+from pipeline.params.types import SyntheticDomain
+from pipeline.runtime.devices import describe_device, make_fabric
+
+OLDEST_PYTHON = (3, 11)
+RWLOCK = ".dvc/tmp/rwlock"  # who reads and writes which output, by process; DVC's own
+FREE_BYTES = 2 * 1024**3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; `remedy` is empty where all is well."""
+
+    subject: str
+    state: str
+    remedy: str = ""
+
+
+def examine(params: Path) -> Iterator[Finding]:
+    """Yield findings about Python, torch and its device, DVC and its lock, git, disk, params and roots of domains."""
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    yield Finding("Python", version, "" if sys.version_info >= OLDEST_PYTHON else "install Python 3.11 or newer")
+    yield Finding("torch", torch.__version__)
+    yield _device()
+    yield _dvc()
+    yield _dvc_lock(Path.cwd())
+    yield _git()
+    yield _disk()
+    try:
+        values = load_params(params)
+    except PixelCAMError as error:
+        yield Finding("params", "unfit", str(error))
+        return
+    yield Finding("params", f"{params} is valid")
+    yield from _roots(values)
+
+
+def _device() -> Finding:
+    if torch.cuda.is_available():
+        return Finding("device", describe_device(make_fabric()))
+    if torch.version.cuda and shutil.which("nvidia-smi"):
+        return Finding(
+            "device", "a GPU that torch cannot use", "update the NVIDIA driver for CUDA " + torch.version.cuda
+        )
+    return Finding("device", f"CPU, threads: {torch.get_num_threads()}; fine for the embedded domains, slow for more")
+
+
+def _dvc() -> Finding:
+    version = importlib.metadata.version("dvc")
+    python = shutil.which("python")
+    if python is None or Path(python).parent != Path(sys.executable).parent:
+        state = f"{version}, but its stages would run with {python}"
+        return Finding("DVC", state, "activate the environment: . .venv/bin/activate")
+    return Finding("DVC", version)
+
+
+def _dvc_lock(start: Path) -> Finding:
+    """Say who holds the DVC project around a folder: nobody, a run under way, or a lock that DVC will not free."""
+    root = next((folder for folder in (start, *start.parents) if (folder / ".dvc").is_dir()), None)
+    if root is None or not (root / RWLOCK).exists():
+        return Finding("DVC lock", "free")
+    lock = root / RWLOCK
+    remedy = f"rm {lock}, once no dvc runs here any more"
+    try:
+        held = json.loads(lock.read_text(encoding="utf-8"))
+        readers = [reader for readers in held.get("read", {}).values() for reader in readers]
+        holders = {int(holder["pid"]) for holder in (*held.get("write", {}).values(), *readers)}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Finding("DVC lock", f"{lock} is damaged: a dvc was killed while it wrote it", remedy)
+    alive = sorted(process for process in holders if _command(process) is not None)
+    others = [process for process in alive if "dvc" not in (_command(process) or "")]
+    if others:
+        return Finding("DVC lock", f"held by process {others[0]}, which is no dvc: that one was killed", remedy)
+    if alive:
+        return Finding("DVC lock", f"held by process {alive[0]}, a dvc that runs")
+    return Finding("DVC lock", "free" if not holders else "left by a dvc that was killed; the next one frees it")
+
+
+def _command(process: int) -> str | None:
+    """Return what a process runs, None if it has ended; "dvc" where the system does not tell."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return None
+    except OSError:
+        pass  # it is another user's
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "dvc"
+
+
+def _git() -> Finding:
+    if shutil.which("git") is None:
+        return Finding("git", "not found", "install git; DVC needs it for experiments")
+    if _git_says("rev-parse", "HEAD") is None:
+        return Finding("git", "no repository with a commit here", "git init && git add . && git commit, or clone")
+    if _git_says("config", "user.email") is None:
+        return Finding("git", "no user", "git config user.name NAME && git config user.email EMAIL, for dvc exp run")
+    return Finding("git", "repository with a user")
+
+
+def _git_says(*arguments: str) -> str | None:
+    answer = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    return answer.stdout.strip() if answer.returncode == 0 and answer.stdout.strip() else None
+
+
+def _disk() -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free
+    state = f"{free / 1024**3:.0f} GiB free"
+    return Finding("disk", state, "" if free >= FREE_BYTES else "free at least 2 GiB for models and DVC's cache")
+
+
+def _roots(params: Params) -> Iterator[Finding]:
+    for name, domain in params.domains.items():
+        if isinstance(domain, SyntheticDomain):
+            continue
+        in_use = name in params.target_domains
+        if domain.root.is_dir():
+            yield Finding(f"domain {name}", f"{domain.root} is there")
+        elif in_use:
+            yield Finding(f"domain {name}", f"{domain.root} is missing", f"set domains.{name}.root in the params file")
+        else:
+            yield Finding(f"domain {name}", f"{domain.root} is not there, and not in use")

@@ -1,0 +1,245 @@
+"""A prepared domain in one folder: what its classes mean, and one table of its images with label, mask and split."""
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Final
+
+import pandas as pd
+
+from pipeline.params.config import Params
+from pipeline.params.errors import PixelCAMError, named, shown
+from pipeline.params.types import AnyDomain, SyntheticDomain
+from pipeline.runtime.files import replacing_file, write_json
+
+# A bare carriage return would end a table's row for some readers, half a surrogate pair is no UTF-8.
+_UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+
+
+def is_writable(text: str) -> bool:
+    """Return whether a text can stand in a manifest: it holds no control character and no undecodable byte."""
+    return _UNWRITABLE.search(text) is None
+
+
+def relative_path(text: str) -> str:
+    """Return a dataset's path in normal form, refusing one that leaves the root.
+
+    Raises:
+        PixelCAMError: the path is empty, absolute, climbs with `..`, is written with backslashes or holds control
+            characters.
+    """
+    path = PurePosixPath(text)
+    if not path.parts:
+        raise PixelCAMError(f"{shown(text)}: expected a file below the root, got no name; name the file")
+    if not is_writable(text):
+        raise PixelCAMError(f"{shown(text)}: expected a plain name, got control characters; rename the file")
+    if path.is_absolute() or PureWindowsPath(text).drive:
+        raise PixelCAMError(f"{shown(text)}: is absolute; write paths relative to the domain's root")
+    if "\\" in text:
+        raise PixelCAMError(f"{shown(text)}: is written with backslashes; use / between folders")
+    if ".." in path.parts:
+        raise PixelCAMError(f"{shown(text)}: leaves the root with '..'; choose a root that holds every file")
+    return str(path)
+
+
+def refuse_way_out(name: str, *, root: Path) -> None:
+    """Refuse a file that a link, its own or that of a folder above it, takes out of the root.
+
+    Raises:
+        PixelCAMError: says where the link leads.
+    """
+    target = Path(os.path.realpath(root / name))
+    if not target.is_relative_to(os.path.realpath(root)):
+        raise PixelCAMError(
+            f"{root / name}: expected a file below the root, got a link that leads to {target}; copy the file to its "
+            "place, or choose a root that holds both"
+        )
+
+
+class Split(StrEnum):
+    """What an image is for: training, selection, or the score."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ManifestRow:
+    """One image of a domain. Empty text stands for what is not known.
+
+    `image`, `mask` and `ignore_mask` are POSIX paths relative to the domain's root, so that a manifest is the same on
+    every machine; `image` doubles as the image's id. `width` and `height` are in pixels; checksums are SHA-256 of the
+    files. `label` is the class name, `class_idx` its index. `mask_selectable` says whether the mask may be used to
+    choose a threshold or a model (the field's splits allow a few).
+    """
+
+    image: str
+    mask: str
+    ignore_mask: str
+    label: str
+    class_idx: int
+    split: Split
+    patient: str
+    width: int
+    height: int
+    image_sha256: str
+    mask_sha256: str
+    mask_selectable: bool
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The images of one domain and the folder their paths start from."""
+
+    rows: tuple[ManifestRow, ...]
+    root: Path
+
+    def of_split(self, split: Split) -> "Manifest":
+        """Return the manifest of one split, in the same order."""
+        return Manifest(tuple(row for row in self.rows if row.split == split), self.root)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+COLUMNS = tuple(field.name for field in fields(ManifestRow))
+MAX_DIGITS = 9  # of a class index or a side in pixels
+
+
+def write_manifest(rows: Sequence[ManifestRow], path: Path) -> None:
+    """Write rows as CSV (UTF-8, comma, header), whole or not at all.
+
+    Raises:
+        PixelCAMError: a text holds control characters or undecodable bytes.
+    """
+    for row in rows:
+        for column, value in vars(row).items():
+            if isinstance(value, str) and not is_writable(value):
+                raise PixelCAMError(f"{shown(row.image)}: {column} holds control characters, {shown(value)}; rename it")
+    table = pd.DataFrame([vars(row) for row in rows], columns=list(COLUMNS))
+    with replacing_file(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def read_manifest(path: Path, *, root: Path | None) -> Manifest:
+    """Read a manifest written by `write_manifest`.
+
+    Args:
+        path: the CSV file.
+        root: the folder image paths start from; None takes the manifest's own folder (generated domains).
+
+    Raises:
+        PixelCAMError: the file is missing, has other columns, or holds a value of the wrong kind or a path that
+            leaves the root.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise PixelCAMError(f"{path}: cannot be read as a manifest ({error}); run the prepare stage again") from error
+    if tuple(table.columns) != COLUMNS:
+        raise PixelCAMError(
+            f"{path}: expected the columns {', '.join(COLUMNS)}, got {named(', '.join(table.columns))}; "
+            "run the prepare stage again"
+        )
+    try:
+        rows = tuple(
+            _row(dict(zip(COLUMNS, values, strict=True))) for values in table.itertuples(index=False, name=None)
+        )
+    except (ValueError, PixelCAMError) as error:
+        raise PixelCAMError(f"{path}: {error}; run the prepare stage again") from error
+    return Manifest(rows, path.parent if root is None else root)
+
+
+def _row(values: dict[str, str]) -> ManifestRow:
+    if values["mask_selectable"] not in ("True", "False"):
+        raise ValueError(f"mask_selectable must be True or False, got {shown(values['mask_selectable'])}")
+    relative_path(values["image"])
+    for column in ("mask", "ignore_mask"):
+        if values[column]:
+            relative_path(values[column])
+    return ManifestRow(
+        image=values["image"],
+        mask=values["mask"],
+        ignore_mask=values["ignore_mask"],
+        label=values["label"],
+        class_idx=_number(values, "class_idx", least=0),
+        split=Split(values["split"]),
+        patient=values["patient"],
+        width=_number(values, "width", least=1),
+        height=_number(values, "height", least=1),
+        image_sha256=values["image_sha256"],
+        mask_sha256=values["mask_sha256"],
+        mask_selectable=values["mask_selectable"] == "True",
+    )
+
+
+def _number(values: dict[str, str], column: str, *, least: int) -> int:
+    text = values[column]
+    if not text.isdecimal() or len(text) > MAX_DIGITS or int(text) < least:
+        raise ValueError(f"{column} must be a whole number from {least} on, got {shown(text)}")
+    return int(text)
+
+
+MANIFEST: Final = "manifest.csv"
+CLASSES: Final = "classes.json"
+
+
+@dataclass(frozen=True)
+class PreparedDomain:
+    """A domain by name.
+
+    Attributes:
+        name: as in params.yaml.
+        classes: class names in the order of `class_idx`.
+        background_class_idx: the class whose images hold no region of interest, None where every class has one.
+        manifest: the images that were prepared.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    background_class_idx: int | None
+    manifest: Manifest
+
+
+def write_classes(folder: Path, domain: AnyDomain) -> None:
+    """Write what the classes of a domain mean, so that later stages depend on it and not on where its files lie."""
+    write_json(folder / CLASSES, {"classes": list(domain.classes), "background_class_idx": domain.background_class_idx})
+
+
+def read_domain(name: str, params: Params, folder: Path) -> PreparedDomain:
+    """Read a prepared domain; image paths start from the domain's root, or from the folder if it was generated.
+
+    Raises:
+        PixelCAMError: a file of the folder is missing or damaged.
+    """
+    domain = params.domain(name)
+    root = None if isinstance(domain, SyntheticDomain) else domain.root
+    path = folder / CLASSES
+    try:
+        classes, background_class_idx = _read_classes(path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PixelCAMError(f"{path}: cannot be read ({error}); run 'dvc repro -f prepare@{name}'") from error
+    manifest = read_manifest(folder / MANIFEST, root=root)
+    for row in manifest.rows:
+        if row.class_idx >= len(classes):
+            raise PixelCAMError(
+                f"{folder / MANIFEST}: {row.image} has class index {row.class_idx}, but {CLASSES} lists {len(classes)} "
+                f"classes; run 'dvc repro -f prepare@{name}'"
+            )
+    return PreparedDomain(name, classes, background_class_idx, manifest)
+
+
+def _read_classes(path: Path) -> tuple[tuple[str, ...], int | None]:
+    """Return class names and the index of the background class; raise what Python raises where they are not there."""
+    meaning = json.loads(path.read_text(encoding="utf-8"))
+    classes, background_class_idx = meaning["classes"], meaning["background_class_idx"]
+    if not isinstance(classes, list) or not all(isinstance(label, str) for label in classes):
+        raise ValueError("classes must be a list of names")
+    if background_class_idx is not None and background_class_idx not in range(len(classes)):
+        raise ValueError(f"background_class_idx must be null or an index of classes, got {background_class_idx!r}")
+    return tuple(classes), background_class_idx

@@ -1,0 +1,109 @@
+"""What classifies pixels: PixelCAM's one convolution, or the decoder of the two-step baseline."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from pipeline.encoders.encoder import Encoder
+from pipeline.params.vocabulary import PixelHeadName
+
+DECODER_WIDTH: Final = 64  # channels of every decoder block
+FINEST_STRIDE: Final = 4  # of the feature maps that a decoder takes in; finer ones cost most and say least
+
+
+class PixelHead(nn.Module, ABC):
+    """Feature maps of an encoder -> background and foreground logits.
+
+    Attributes:
+        name: in params and in files.
+        layers: depths of the feature maps it takes, beside the last one, see `Encoder.forward_layers`.
+    """
+
+    name: ClassVar[PixelHeadName]
+    layers: tuple[int, ...] = ()
+
+    @abstractmethod
+    def forward(self, feature_maps: Sequence[Tensor]) -> Tensor:
+        """Return pixel logits, float (B, 2, h, w), channel 1 is foreground, of what `forward_layers` gives."""
+
+
+class LinearPixelHead(PixelHead):
+    """One 1x1 convolution on the last feature map. Source: the pixel classifier of Sec. 3 of arXiv 2503.24135."""
+
+    name = PixelHeadName.LINEAR
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(encoder.channels, 2, kernel_size=1)
+        # Small, so that a pretrained encoder is not shaken by its new head.
+        nn.init.normal_(self.convolution.weight, std=0.01)
+        nn.init.zeros_(self.convolution.bias)  # type: ignore[arg-type]
+
+    def forward(self, feature_maps: Sequence[Tensor]) -> Tensor:
+        """Return pixel logits on the grid of the last feature map."""
+        return self.convolution(feature_maps[-1])  # type: ignore[no-any-return]
+
+
+class Decoder(PixelHead):
+    """Lead the last feature map up to the finest grid, taking in the maps of the depths on the way.
+
+    In each step the map is enlarged, joined with the map of the next finer depth, and mixed by a 3x3 convolution: the
+    shape of a U-Net's decoder, as in NEGEV (Belharbi et al., WACV 2022), narrower and up to stride 4. An encoder whose
+    maps are all of one size, such as a plain transformer, gets the first block alone.
+    """
+
+    name = PixelHeadName.DECODER
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        finer = _finer_layers(encoder)
+        self.layers = tuple(finer)
+        self.first = _block(encoder.channels)
+        self.mix = nn.ModuleList(_block(DECODER_WIDTH + channels) for channels in reversed(finer.values()))
+        self.classify = nn.Conv2d(DECODER_WIDTH, 2, kernel_size=1)
+
+    def forward(self, feature_maps: Sequence[Tensor]) -> Tensor:
+        """Return pixel logits on the grid of the finest feature map."""
+        decoded = self.first(feature_maps[-1])
+        for mix, finer in zip(self.mix, reversed(feature_maps[:-1]), strict=True):
+            enlarged = interpolate(decoded, size=finer.shape[-2:], mode="nearest-exact")
+            decoded = mix(torch.cat([enlarged, finer], dim=1))
+        return self.classify(decoded)  # type: ignore[no-any-return]
+
+
+PIXEL_HEADS: Final[dict[PixelHeadName, type[LinearPixelHead] | type[Decoder]]] = {
+    head.name: head for head in (LinearPixelHead, Decoder)
+}
+
+
+def build_pixel_head(name: PixelHeadName, encoder: Encoder) -> PixelHead:
+    """Build a new pixel head for an encoder; draw its weights from torch's global generator."""
+    return PIXEL_HEADS[name](encoder)
+
+
+def _block(channels: int) -> nn.Sequential:
+    """Return a 3x3 convolution with group normalization, which no small batch can mislead, and ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(channels, DECODER_WIDTH, kernel_size=3, padding=1, bias=False),
+        nn.GroupNorm(8, DECODER_WIDTH),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _finer_layers(encoder: Encoder) -> dict[int, int]:
+    """Return the deepest depth of each grid finer than the last feature map's, finest first, with its channels."""
+    size = encoder.spec.input_size
+    training = encoder.training
+    with torch.no_grad():
+        *maps, last = encoder.eval().forward_layers(encoder.mean.new_zeros(1, 3, size, size), range(encoder.depths - 1))
+    encoder.train(training)
+    widths = [feature_map.shape[-1] for feature_map in maps]
+    return {
+        depth: int(feature_map.shape[1])
+        for depth, feature_map in enumerate(maps)
+        if last.shape[-1] < widths[depth] <= size // FINEST_STRIDE and widths[depth] not in widths[depth + 1 :]
+    }

@@ -1,0 +1,4 @@
+"""Models scored on domains that they know and do not know; anyone's maps scored alike.
+
+May import `params` to `training`.
+"""

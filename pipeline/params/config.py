@@ -1,0 +1,345 @@
+"""Typed parameters: params.yaml is read and checked here, once, before any work begins."""
+
+from collections.abc import Hashable
+from pathlib import Path
+from reprlib import Repr
+from typing import Annotated, Any, Final, Literal, Self
+
+import yaml
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from pipeline.params.errors import PixelCAMError, shown
+from pipeline.params.types import (
+    NO_BOOL,
+    AnyDomain,
+    DomainName,
+    Flag,
+    Jitter,
+    ModelFolder,
+    OpenFraction,
+    PositiveFloat,
+    PositiveInt,
+    Section,
+    Seed,
+)
+from pipeline.params.vocabulary import (
+    Approach,
+    CamMethod,
+    Drawing,
+    EncoderWeights,
+    ForegroundRule,
+    Frozen,
+    ImageHeadName,
+    Initialization,
+    LossResolution,
+    OptimizerName,
+    Regularization,
+    Schedule,
+    Selection,
+    TestTime,
+    Weights,
+)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """The safe loader, which by itself would let the last of two equal keys win in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Return a mapping; keys that come from a merge (<<) may be overridden, as YAML has it."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.tag != "tag:yaml.org,2002:merge" and isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        problem=f"the key {shown(key.value)} stands twice; keep one", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def read_sections(path: Path) -> dict[Any, Any]:
+    """Read a YAML file whose content is a mapping.
+
+    Raises:
+        PixelCAMError: the file is missing, no YAML, no mapping, or holds a key twice.
+    """
+    try:
+        # _UniqueKeys is a SafeLoader: it makes plain values and nothing else.
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+    except OSError as error:
+        raise PixelCAMError(f"{path}: cannot be read ({error.strerror}); run from the project's root") from error
+    except RecursionError as error:
+        raise PixelCAMError(f"{path}: is not valid YAML: it is nested too deeply; restore the file") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no UTF-8, a date that does not exist
+        raise PixelCAMError(f"{path}: is not valid YAML: {error}; mend that place") from error
+    if not isinstance(values, dict):
+        raise PixelCAMError(
+            f"{path}: expected a mapping of sections, got {type(values).__name__}; restore the file, or take one of "
+            "presets/"
+        )
+    return values
+
+
+def _must_be_safetensors(path: Path) -> Path:
+    if path.suffix != ".safetensors":
+        known = ", ".join(EncoderWeights)
+        raise ValueError(f"must be one of {known}, or a file that ends with .safetensors")
+    return path
+
+
+WeightsFile = Annotated[Path, AfterValidator(_must_be_safetensors)]
+
+
+class EncoderParams(Section):
+    """Which timm model, and what it starts from: a choice, or a file of weights."""
+
+    name: Annotated[str, Field(min_length=1)]
+    weights: Annotated[EncoderWeights | WeightsFile, Field(union_mode="left_to_right")]
+
+
+def _name_alone(value: object) -> object:
+    """Let `encoder: NAME` stand for that model with the weights that can be had."""
+    return {"name": value, "weights": EncoderWeights.AUTO} if isinstance(value, str) else value
+
+
+class ModelParams(Section):
+    """What both models have in common."""
+
+    image_head: ImageHeadName
+    output_stride: Literal[8, 16, 32] | None
+    input_size: Annotated[int, Strict(), Field(ge=32)]
+
+
+class AugmentationParams(Section):
+    """Random views of training images; ranges as in torchvision's ColorJitter."""
+
+    enlarge: Annotated[float, NO_BOOL, Field(ge=1, le=4)]
+    flip: Flag
+    rotate: Flag
+    brightness: Jitter
+    contrast: Jitter
+    saturation: Jitter
+    hue: Annotated[float, NO_BOOL, Field(ge=0, le=0.5)]
+    stain: Jitter
+
+
+class TrainingParams(Section):
+    """What the one training loop needs, for the teacher and for PixelCAM alike."""
+
+    steps: PositiveInt
+    batch_size: PositiveInt
+    optimizer: OptimizerName
+    learning_rate: PositiveFloat
+    head_learning_rate: PositiveFloat
+    weight_decay: Annotated[float, NO_BOOL, Field(ge=0)]
+    schedule: Schedule
+    selection: Selection
+    keep: tuple[Selection, ...]
+    frozen: Frozen
+    layer_decay: Annotated[float, NO_BOOL, Field(gt=0, le=1)]
+    compile: Flag
+
+
+class TeacherParams(TrainingParams):
+    """The teacher's training."""
+
+    regularization: Regularization
+
+
+class PixelCAMParams(TrainingParams):
+    """The joint training: how it starts, and what its pixel loss is."""
+
+    approach: Approach
+    initialization: Initialization
+    pixel_loss_weight: Annotated[float, NO_BOOL, Field(ge=0)]
+    foreground_pixels: PositiveInt
+    background_pixels: PositiveInt
+    foreground_drawing: Drawing
+    redraw: Flag
+    loss_resolution: LossResolution
+
+    @model_validator(mode="after")
+    def _check_approach(self) -> Self:
+        if self.approach in (Approach.TWO_STEP, Approach.NEGEV) and self.initialization is not Initialization.TEACHER:
+            raise ValueError(
+                f"approach '{self.approach}' freezes the teacher's classifier; set initialization: teacher"
+            )
+        if not self.redraw and self.loss_resolution is LossResolution.FEATURE:
+            # A few dozen pixels hardly ever lie at the centre of a cell, so that next to none would be left.
+            raise ValueError("redraw: false keeps single pixels of an image; set loss_resolution: full")
+        return self
+
+
+LAST_LAYER_METHODS: Final = (CamMethod.CAM, CamMethod.ROLLOUT, CamMethod.TSCAM, CamMethod.SAT)
+
+
+class MapParams(Section):
+    """Over which views of an image a map is averaged: input sizes, and symmetries of the square at each."""
+
+    scales: tuple[Annotated[float, NO_BOOL, Field(gt=0, le=4)], ...] = Field(min_length=1)
+    symmetries: Literal[1, 2, 4, 8]
+
+    @property
+    def image_scale(self) -> float:
+        """Return how much larger than a model's input images are to be read, so that every view has its detail."""
+        return max(1.0, *self.scales)
+
+
+class CamParams(MapParams):
+    """How the teacher's CAM is read, for pseudo-labels and for its own score alike."""
+
+    method: CamMethod
+    layers: tuple[Annotated[int, Strict()], ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check_layers(self) -> Self:
+        if self.method in LAST_LAYER_METHODS and self.layers != (-1,):
+            raise ValueError(f"method '{self.method}' makes one map, of the last layer; set layers: [-1]")
+        return self
+
+
+class ExtractionParams(Section):
+    """Where a CAM is cut into pseudo-labels."""
+
+    batch_size: PositiveInt
+    foreground_rule: ForegroundRule
+    foreground_threshold: OpenFraction
+    foreground_fraction: OpenFraction
+    background_fraction: OpenFraction
+    erosion: Annotated[int, Strict(), Field(ge=0)]
+
+
+class EvaluationParams(Section):
+    """How maps are compared with masks."""
+
+    weights: Weights
+    test_time: tuple[TestTime, ...] = Field(min_length=1)
+    map_size: Annotated[int, Strict(), Field(ge=16)]
+    batch_size: PositiveInt
+    resamples: Annotated[int, Strict(), Field(ge=100)]
+
+    @model_validator(mode="after")
+    def _check_test_time(self) -> Self:
+        if len(set(self.test_time)) != len(self.test_time):
+            raise ValueError(f"test_time must not repeat an option, got {[option.value for option in self.test_time]}")
+        return self
+
+
+class ReportParams(Section):
+    """What the report shows."""
+
+    images_per_domain: PositiveInt
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    source: DomainName
+    target_domains: tuple[DomainName, ...] = Field(min_length=1)
+    encoder: Annotated[EncoderParams, BeforeValidator(_name_alone)]
+    seed: Seed
+    seeds: tuple[Seed, ...]
+    domains: dict[DomainName, AnyDomain]
+    model: ModelParams
+    augmentation: AugmentationParams
+    train_teacher: TeacherParams
+    cam: CamParams
+    extract_pseudo_labels: ExtractionParams
+    train_pixelcam: PixelCAMParams
+    rounds: dict[ModelFolder, ModelFolder]
+    pixelcam_map: MapParams
+    evaluate_ood: EvaluationParams
+    report: ReportParams
+
+    @model_validator(mode="after")
+    def _check_teacher(self) -> Self:
+        if self.cam.method is CamMethod.SAT and self.model.image_head is not ImageHeadName.SAT:
+            raise ValueError(
+                f"cam.method 'sat' reads the map of image_head sat, and model.image_head is '{self.model.image_head}'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_seeds(self) -> Self:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds must differ from each other, got {list(self.seeds)}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_rounds(self) -> Self:
+        known = ["pixelcam"]
+        for name, previous in self.rounds.items():
+            if name in (*known, "teacher"):
+                raise ValueError(f"rounds: '{name}' is the name of another model; call it round_2, round_3, ...")
+            if previous not in known:
+                raise ValueError(f"rounds: '{name}' learns from '{previous}', which must be one of {', '.join(known)}")
+            known.append(name)
+        return self
+
+    @model_validator(mode="after")
+    def _check_domains(self) -> Self:
+        known = ", ".join(sorted(self.domains))
+        for name in (self.source, *self.target_domains):
+            if name not in self.domains:
+                raise ValueError(f"'{name}' is named as a domain but not described under domains (there are: {known})")
+        if len(set(self.target_domains)) != len(self.target_domains):
+            raise ValueError(f"target_domains must not repeat a name, got {list(self.target_domains)}")
+        if self.source not in self.target_domains:
+            raise ValueError(f"target_domains must contain the source '{self.source}', which gives the in-domain score")
+        class_count = len(self.domains[self.source].classes)
+        for name in self.target_domains:
+            if len(self.domains[name].classes) != class_count:
+                raise ValueError(
+                    f"domain '{name}' has {len(self.domains[name].classes)} classes and the source '{self.source}' has "
+                    f"{class_count}: classes are matched by their position, so list as many"
+                )
+        return self
+
+    @property
+    def final_model(self) -> str:
+        """Return the folder name of the model of the last round, the one that is scored beside the teacher."""
+        return list(self.rounds)[-1] if self.rounds else "pixelcam"
+
+    def domain(self, name: str) -> AnyDomain:
+        """Return the description of a domain; raise a `PixelCAMError` if there is none of that name."""
+        if name not in self.domains:
+            raise PixelCAMError(f"domains: there is no '{name}' (there are: {', '.join(sorted(self.domains))})")
+        return self.domains[name]
+
+
+def load_params(path: Path) -> Params:
+    """Read and check a params.yaml.
+
+    Raises:
+        PixelCAMError: the file is missing, is no YAML mapping, or a value is unknown, missing, mistyped or out of
+            range; the message lists every fault with its key.
+    """
+    values = read_sections(path)
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        faults = "\n".join(f"  {_describe(fault)}" for fault in error.errors(include_url=False, include_context=False))
+        raise PixelCAMError(f"{path}: {error.error_count()} value(s) need mending\n{faults}") from error
+    except RecursionError as error:
+        raise PixelCAMError(f"{path}: a value holds itself, or is nested too deeply; write it out") from error
+
+
+# What came may be large, or an alias of YAML that would grow without end when written out.
+_SHORT: Final = Repr()
+_SHORT.maxlevel = 2
+_SHORT.maxstring = _SHORT.maxother = 100
+
+
+def _describe(fault: ErrorDetails) -> str:
+    """Turn one fault into 'section.key: expectation, got value'."""
+    loc = fault["loc"]
+    # Below a domain's name pydantic puts the adapter, which is no key of the file.
+    parts = (*loc[:2], *loc[3:]) if loc[:1] == ("domains",) else loc
+    key = ".".join(str(part) for part in parts) or "params"
+    if fault["type"] == "extra_forbidden":
+        return f"{key}: is not a parameter; remove it or mend its spelling"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "missing" or isinstance(fault["input"], dict):
+        return f"{key}: {message}"
+    return f"{key}: {message}, got {_SHORT.repr(fault['input'])}"

@@ -1,0 +1,113 @@
+"""The kinds of values that params.yaml holds, what all sections have in common, and what a domain's section may say."""
+
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
+
+from pipeline.params.vocabulary import SharedPatients, Tissue
+
+
+def _refuse_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("Input should be a number")
+    return value
+
+
+# Whole numbers and flags are taken as written. Text may stand for a rate, since YAML makes text of 1e-4; true may not.
+NO_BOOL: Final = BeforeValidator(_refuse_bool)
+Flag = Annotated[bool, Strict()]
+Fraction = Annotated[float, NO_BOOL, Field(ge=0, le=1)]
+OpenFraction = Annotated[float, NO_BOOL, Field(gt=0, lt=1)]
+PositiveInt = Annotated[int, Strict(), Field(ge=1)]
+PositiveFloat = Annotated[float, NO_BOOL, Field(gt=0)]
+Jitter = Annotated[float, NO_BOOL, Field(ge=0, le=1)]
+Seed = Annotated[int, Strict(), Field(ge=0)]
+ModelFolder = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
+DomainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$")]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Domain(Section):
+    """What every domain has, whatever its adapter. `classes` lists class names in the order of `class_idx`."""
+
+    classes: tuple[str, ...] = Field(min_length=2)
+    background_class: str | None
+
+    @model_validator(mode="after")
+    def _check_classes(self) -> Self:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"classes must differ from each other, got {list(self.classes)}")
+        if self.background_class is not None and self.background_class not in self.classes:
+            raise ValueError(
+                f"background_class must be null or one of {list(self.classes)}, got '{self.background_class}'"
+            )
+        return self
+
+    @property
+    def background_class_idx(self) -> int | None:
+        """Return the index of the class whose images hold no region of interest, None where every class has one."""
+        return None if self.background_class is None else self.classes.index(self.background_class)
+
+
+class SplitSizes(Section):
+    """How many images each split of a synthetic domain has."""
+
+    train: PositiveInt
+    val: PositiveInt
+    test: PositiveInt
+
+
+class SyntheticDomain(Domain):
+    """A domain that is rendered, from a seed."""
+
+    adapter: Literal["synthetic"]
+    tissue: Tissue
+    images: SplitSizes
+    image_size: Annotated[int, Strict(), Field(ge=64, le=2048)]
+    seed: Seed
+
+
+class FileDomain(Domain):
+    """A domain of image files under `root`. Without published splits, patients are split by the two fractions."""
+
+    root: Path
+    val_fraction: Fraction
+    test_fraction: Fraction
+    seed: Seed
+    shared_patients: SharedPatients
+
+    @model_validator(mode="after")
+    def _check_fractions(self) -> Self:
+        if self.val_fraction + self.test_fraction > 1:
+            raise ValueError("val_fraction + test_fraction must be at most 1, the rest is for training")
+        return self
+
+
+class GlasDomain(FileDomain):
+    """The GlaS challenge's folder as published; `splits` None means a split by patient."""
+
+    adapter: Literal["glas"]
+    splits: Path | None
+
+
+class SplitsDomain(FileDomain):
+    """Any dataset with split files in the format of "Evaluating WSOL Methods Right"."""
+
+    adapter: Literal["splits"]
+    splits: Path
+
+
+class TableDomain(FileDomain):
+    """Any dataset with a CSV of images, labels and what else is known."""
+
+    adapter: Literal["table"]
+    table: Path
+
+
+AnyDomain = Annotated[SyntheticDomain | GlasDomain | SplitsDomain | TableDomain, Field(discriminator="adapter")]

@@ -1,0 +1,176 @@
+"""The words that everybody uses: pixel labels, and the choices that params.yaml and commands offer."""
+
+from enum import StrEnum
+from typing import Final
+
+BACKGROUND: Final = 0
+FOREGROUND: Final = 1
+IGNORE: Final = 255
+
+PIXEL_LABELS: Final = {"background": BACKGROUND, "foreground": FOREGROUND, "ignore": IGNORE}
+
+
+class Tissue(StrEnum):
+    """What a synthetic domain shows."""
+
+    COLON = "colon"
+    LYMPH_NODE = "lymph_node"
+
+
+class SharedPatients(StrEnum):
+    """What to do with a patient on both sides of a split."""
+
+    REJECT = "reject"
+    ALLOW = "allow"
+
+
+class EncoderWeights(StrEnum):
+    """What an encoder starts from; `auto` takes pretrained weights where they can be had."""
+
+    AUTO = "auto"
+    PRETRAINED = "pretrained"
+    RANDOM = "random"
+
+
+class ImageHeadName(StrEnum):
+    """How the image head turns a feature map into class logits; see `pipeline.encoders.image_heads`."""
+
+    GAP = "gap"
+    MAX = "max"
+    LSE = "lse"
+    WILDCAT = "wildcat"
+    DEEPMIL = "deepmil"
+    TSCAM = "tscam"
+    SAT = "sat"
+
+
+class PixelHeadName(StrEnum):
+    """How the pixel head turns feature maps into pixel logits; see `pipeline.encoders.pixel_heads`."""
+
+    LINEAR = "linear"
+    DECODER = "decoder"
+
+
+class OptimizerName(StrEnum):
+    """Plain gradient descent; SGD has Nesterov momentum 0.9, which one_cycle moves between 0.85 and 0.95."""
+
+    ADAMW = "adamw"
+    SGD = "sgd"
+
+
+class Schedule(StrEnum):
+    """How the learning rate changes over the steps."""
+
+    ONE_CYCLE = "one_cycle"
+    COSINE = "cosine"
+    CONSTANT = "constant"
+
+
+class Selection(StrEnum):
+    """Which epoch's weights become the model; `val_pxap` alone looks at masks, those of a few validation images."""
+
+    LAST = "last"
+    VAL_ACCURACY = "val_accuracy"
+    VAL_LOSS = "val_loss"
+    VAL_PXAP = "val_pxap"
+
+
+class Weights(StrEnum):
+    """Which weights of a model are scored: those selected, or those that another selection would have given."""
+
+    SELECTED = "selected"
+    LAST = "last"
+    VAL_ACCURACY = "val_accuracy"
+    VAL_LOSS = "val_loss"
+    VAL_PXAP = "val_pxap"
+
+
+class Frozen(StrEnum):
+    """What of the encoder stays as it is while training: nothing, its batch-norm statistics, or all of it."""
+
+    NOTHING = "nothing"
+    BATCH_NORM = "batch_norm"
+    ENCODER = "encoder"
+
+
+class Regularization(StrEnum):
+    """What is hidden from a teacher while it trains, so that it learns to look at more than the most telling part."""
+
+    NONE = "none"
+    HAS = "has"
+    CUTMIX = "cutmix"
+    ADL = "adl"
+
+
+class CamMethod(StrEnum):
+    """How a classifier becomes a CAM; see `pipeline.cams.methods`."""
+
+    CAM = "cam"
+    GRADCAM = "gradcam"
+    GRADCAM_PP = "gradcam++"
+    SMOOTH_GRADCAM_PP = "smooth_gradcam++"
+    XGRADCAM = "xgradcam"
+    HIRESCAM = "hirescam"
+    LAYERCAM = "layercam"
+    SCORECAM = "scorecam"
+    EIGENCAM = "eigencam"
+    ROLLOUT = "rollout"
+    TSCAM = "tscam"
+    SAT = "sat"
+
+
+class ForegroundRule(StrEnum):
+    """What makes a pixel foreground: a fixed threshold of the CAM, Otsu's for each image, or a share of the image."""
+
+    THRESHOLD = "threshold"
+    OTSU = "otsu"
+    PERCENTILE = "percentile"
+
+
+class Approach(StrEnum):
+    """How the pixel head is trained: PixelCAM's joint training, or a baseline to compare it with."""
+
+    JOINT = "joint"
+    TWO_STEP = "two_step"
+    NEGEV = "negev"
+    SUPERVISED = "supervised"
+
+
+class Initialization(StrEnum):
+    """What PixelCAM's encoder starts from."""
+
+    TEACHER = "teacher"
+    ENCODER_WEIGHTS = "encoder_weights"
+
+
+class Drawing(StrEnum):
+    """With which probability a foreground pixel is drawn: in proportion to its CAM, or all alike."""
+
+    CAM = "cam"
+    UNIFORM = "uniform"
+
+
+class LossResolution(StrEnum):
+    """Where the pixel loss is taken: at image pixels, or at cells of the feature map."""
+
+    FULL = "full"
+    FEATURE = "feature"
+
+
+class TestTime(StrEnum):
+    """What is done to the images, or to the model, of a domain before it is scored there, without any label of it."""
+
+    __test__ = False  # it is no test, whatever its name begins with
+
+    NONE = "none"
+    MACENKO = "macenko"
+    REINHARD = "reinhard"
+    BATCH_NORM = "batch_norm"
+
+
+class MapFormat(StrEnum):
+    """How the map of an image is written; see `pipeline.evaluation.map_files`."""
+
+    NPY = "npy"
+    PNG = "png"
+    ZARR = "zarr"

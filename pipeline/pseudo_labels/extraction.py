@@ -1,0 +1,128 @@
+"""From a trained model to a store of pseudo-labels: a CAM for every training image, cut and written shard by shard."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lightning_fabric import Fabric
+
+from pipeline.data.manifest import PreparedDomain, Split
+from pipeline.data.maps import Localizer, resize_map
+from pipeline.data.scored_set import ScoredSet
+from pipeline.models.files import weights_sha256
+from pipeline.models.loading import as_localizer, load_model, map_params
+from pipeline.params.config import ExtractionParams, Params
+from pipeline.params.errors import PixelCAMError
+from pipeline.params.vocabulary import BACKGROUND
+from pipeline.pseudo_labels.quality import LabelQuality
+from pipeline.pseudo_labels.store import StoredImage, write_store
+from pipeline.pseudo_labels.thresholding import make_pseudo_labels
+from pipeline.runtime.collectives import in_order
+from pipeline.runtime.console import progress
+from pipeline.runtime.devices import make_fabric
+from pipeline.runtime.files import replacing_folder
+from pipeline.runtime.processes import is_first
+from pipeline.runtime.threads import Fetched, in_flight, to_device
+
+
+class _Labelled(NamedTuple):
+    """A batch whose labels, uint8 (B, S, S), and CAMs, float16 (B, h, w), may still be under way from the device."""
+
+    class_idx: list[int]
+    labels_and_cam: Fetched
+
+
+def extract_pseudo_labels(
+    source: PreparedDomain, *, teacher: Path, params: Params, output: Path, ahead: int | None = None
+) -> dict[str, Any]:
+    """Write the store of the source's training images and return the quality of its labels for `dvc metrics`.
+
+    Args:
+        source: the domain that the teacher was trained on; its masks serve for the quality alone.
+        teacher: the folder of the model whose maps are cut: a teacher, or PixelCAM for another round.
+        params: all parameters.
+        output: the store; is replaced as a whole.
+        ahead: how many batches more the device is given while one's rows are made; see `in_flight`.
+
+    Raises:
+        PixelCAMError: there is no training image, one cannot be read, or the teacher is damaged.
+    """
+    model, info = load_model(teacher)
+    fabric = make_fabric()
+    read = map_params(model, params)
+    image_scale = read.image_scale
+    localizer = as_localizer(model.to(fabric.device), params, image_scale=image_scale)
+    section = params.extract_pseudo_labels
+    images = ScoredSet(
+        source.manifest.of_split(Split.TRAIN),
+        image_size=round(image_scale * info.encoder.input_size),
+        mask_size=info.encoder.input_size,
+        batch_size=section.batch_size,
+        background_class_idx=source.background_class_idx,
+    )
+    if len(images.manifest) == 0:
+        raise PixelCAMError("the source domain has no training image; give some the split 'train'")
+    background = source.background_class_idx
+    quality = LabelQuality(source.classes, device=fabric.device)
+    labelled = _labelled(images.share(), localizer, section, background, fabric, quality)
+    rows = chain.from_iterable(in_order(_rows(in_flight(labelled, depth=ahead))))
+    attributes = {
+        **section.model_dump(mode="json", exclude={"batch_size"}),
+        "cam_method": "pixelcam",  # unless what follows names a method of CAM
+        **{f"cam_{name}": value for name, value in read.model_dump(mode="json").items()},
+        "background_class": None if background is None else source.classes[background],
+        "classes": list(source.classes),
+        "domain": source.name,
+        "encoder": info.encoder.name,
+        "image_ids": [row.image for row in images.manifest.rows],
+        "precision": str(fabric.strategy.precision.precision),
+        "teacher_sha256": weights_sha256(teacher),
+    }
+    if is_first():
+        _write(output, rows, images, attributes)
+    else:
+        deque(rows, maxlen=0)  # there are none here, but the first process needs what is made on the way
+    quality.join()
+    return quality.summary()
+
+
+def _write(output: Path, rows: Iterator[StoredImage], images: ScoredSet, attributes: dict[str, Any]) -> None:
+    first = next(rows)  # tells the size of the CAMs
+    with replacing_folder(output) as temporary:
+        write_store(
+            temporary,
+            chain([first], rows),
+            image_count=len(images.manifest),
+            label_size=(images.mask_size, images.mask_size),
+            cam_size=(first.cam.shape[0], first.cam.shape[1]),
+            attributes=attributes,
+        )
+
+
+def _labelled(
+    images: ScoredSet,
+    localizer: Localizer,
+    params: ExtractionParams,
+    background_class_idx: int | None,
+    fabric: Fabric,
+    quality: LabelQuality,
+) -> Iterator[_Labelled]:
+    """Launch batch by batch, in the order of the manifest, and count the quality of the labels; wait for no device."""
+    for batch in progress(images, label="pseudo-labels"):
+        class_idx = to_device(batch.class_idx, fabric.device)
+        with fabric.autocast():
+            cam = localizer(to_device(batch.images, fabric.device), class_idx).maps
+        labels = make_pseudo_labels(resize_map(cam, (images.mask_size, images.mask_size)), params)
+        if background_class_idx is not None:
+            labels.masked_fill_((class_idx == background_class_idx)[:, None, None], BACKGROUND)
+        quality.update(labels, batch)
+        yield _Labelled(batch.class_idx.tolist(), Fetched(labels, cam.half()))
+
+
+def _rows(labelled: Iterable[_Labelled]) -> Iterator[list[StoredImage]]:
+    """Yield the rows of the store, batch by batch."""
+    for batch in labelled:
+        labels, cam = (tensor.numpy() for tensor in batch.labels_and_cam.wait())
+        yield [StoredImage(*row) for row in zip(labels, cam, batch.class_idx, strict=True)]

@@ -1,0 +1,64 @@
+"""Train the whole chain again from another seed: teacher, pseudo-labels, PixelCAM and every further round."""
+
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+from pipeline.data.manifest import PreparedDomain
+from pipeline.params.config import Params
+from pipeline.pseudo_labels.extraction import extract_pseudo_labels
+from pipeline.pseudo_labels.store import PseudoLabelStore
+from pipeline.runtime.collectives import from_first, wait_for_all
+from pipeline.runtime.devices import make_fabric
+from pipeline.runtime.files import replacing_folder, write_json
+from pipeline.runtime.processes import is_first
+from pipeline.training.pixelcam import train_pixelcam
+from pipeline.training.teacher import train_teacher
+
+FIRST_ROUND: Final = {"pixelcam": "teacher"}  # like the rounds of the params: a model, and the one that it learns from
+
+
+def repeat_chain(source: PreparedDomain, *, seed: int, params: Params, output: Path, checkpoints: Path) -> None:
+    """Train a teacher and every round of PixelCAM from a seed, as the DAG does from the seed of the params.
+
+    Args:
+        source: the domain to learn from.
+        seed: takes the place of the seed in the params. If it is the same, there is nothing to train, and the folder
+            says so.
+        params: all parameters.
+        output: folder to write, with one folder per model, named as in the DAG, and one store per round.
+        checkpoints: folder for the state of trainings; those of this chain stay until all of it is on disk.
+
+    Raises:
+        PixelCAMError: an image cannot be read, or a training diverges.
+    """
+    seeded, states = params.model_copy(update={"seed": seed}), checkpoints / f"seed_{seed}"
+    make_fabric()  # where several processes meet
+    with ExitStack() as first_alone:
+        folder = from_first(lambda: first_alone.enter_context(replacing_folder(output)))
+        if seed == params.seed:
+            write_json(folder / "first_chain.json", {"seed": seed, "remark": "the models of this seed are the first"})
+        else:
+            _train_chain(source, params=seeded, folder=folder, states=states)
+    if is_first() and seed != params.seed:
+        shutil.rmtree(states, ignore_errors=True)
+    wait_for_all()
+
+
+def _train_chain(source: PreparedDomain, *, params: Params, folder: Path, states: Path) -> None:
+    """Train a teacher and every round after it into an existing folder; their states stay in the folder `states`."""
+    train_teacher(source, params=params, output=folder / "teacher", checkpoints=states, keep_checkpoint=True)
+    for name, previous in (FIRST_ROUND | params.rounds).items():
+        labels = folder / f"pseudo_labels_{name}.zarr"
+        quality = extract_pseudo_labels(source, teacher=folder / previous, params=params, output=labels)
+        write_json(folder / f"pseudo_labels_{name}.json", quality)
+        train_pixelcam(
+            source,
+            store=PseudoLabelStore(labels),
+            teacher=folder / previous,
+            params=params,
+            output=folder / name,
+            checkpoints=states,
+            keep_checkpoint=True,
+        )

@@ -1,0 +1,73 @@
+"""Write a trained model into its folder: whole or not at all, the same bytes for the same training."""
+
+import hashlib
+import importlib.metadata
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+import torch
+from pydantic import BaseModel
+from safetensors.torch import save_file
+
+from pipeline.models.files import DESCRIPTION, HISTORY, SCHEMA_VERSION, WEIGHTS, ModelInfo, State, weights_file
+from pipeline.params.vocabulary import Weights
+from pipeline.runtime.files import replacing_folder
+from pipeline.training.loop import TrainingResult
+
+RECORDED_PACKAGES: Final = ("pixelcam", "torch", "timm", "lightning-fabric", "zarr", "dvc")
+
+
+def save_model(
+    folder: Path, result: TrainingResult, *, info: ModelInfo, params: BaseModel, seed: int, parents: dict[str, str]
+) -> None:
+    """Write a model's folder, whole or not at all.
+
+    Args:
+        folder: is replaced.
+        result: weights and history.
+        info: what the model is.
+        params: the section it was trained with, recorded.
+        seed: recorded.
+        parents: SHA-256 of the artifacts it was made from, by name, recorded.
+    """
+    description = {
+        "schema_version": SCHEMA_VERSION,
+        "classes": list(info.classes),
+        "domain": info.domain,
+        "encoder": asdict(info.encoder),
+        "image_head": info.image_head,
+        "pixel_head": info.pixel_head,
+        "selection": result.selection,
+        "epochs": {selection: kept.epoch for selection, kept in sorted(result.kept.items())},
+        "params": params.model_dump(mode="json"),
+        "seed": seed,
+        "parents": parents,
+        "device": result.device,
+        "tensors_sha256": tensors_sha256(result.selected.state),
+        "versions": {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES},
+    }
+    with replacing_folder(folder) as temporary:
+        _save_weights(result.selected.state, temporary / WEIGHTS)
+        for selection, kept in result.kept.items():
+            if selection is not result.selection:
+                _save_weights(kept.state, temporary / weights_file(Weights(selection)))
+        text = json.dumps(description, indent=2, sort_keys=True)
+        (temporary / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+        result.history.to_csv(temporary / HISTORY, index=False, float_format="%.6g", lineterminator="\n")
+
+
+def tensors_sha256(state: State) -> str:
+    """Return the SHA-256 of names, types, shapes and values, sorted by name, whatever file they stand in."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _save_weights(state: State, path: Path) -> None:
+    # No metadata: more than one key would make the bytes vary from run to run.
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, path)

@@ -1,0 +1,75 @@
+"""Pixel heads weigh cells by themselves, and a decoder takes in the finer maps that an encoder really has."""
+
+import pytest
+import torch
+
+from pipeline.encoders.encoder import Encoder, build_encoder
+from pipeline.encoders.pixel_heads import Decoder, LinearPixelHead, build_pixel_head
+from pipeline.params.vocabulary import EncoderWeights, PixelHeadName
+
+
+def make_encoder(name: str = "test_efficientnet", output_stride: int | None = 16) -> Encoder:
+    return build_encoder(name, input_size=64, output_stride=output_stride, weights=EncoderWeights.RANDOM, seed=0)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    return make_encoder()
+
+
+def test_the_linear_head_weighs_each_cell_of_the_last_map_by_itself(encoder: Encoder) -> None:
+    head = LinearPixelHead(encoder)
+    features = torch.zeros(1, encoder.channels, 1, 2)
+    features[0, :2, 0] = torch.tensor([[1.0, 3.0], [0.0, 2.0]])
+    with torch.no_grad():
+        head.convolution.weight.zero_()
+        head.convolution.weight[:, :2, 0, 0] = torch.tensor([[1.0, 0.0], [2.0, -1.0]])
+        head.convolution.bias.copy_(torch.tensor([0.0, 10.0]))  # type: ignore[union-attr]
+        assert head([torch.ones(1, 4, 8, 8), features]).tolist() == [[[[1, 3]], [[12, 14]]]]
+
+
+def test_the_linear_head_begins_small(encoder: Encoder) -> None:
+    layer = LinearPixelHead(encoder).convolution
+    assert layer.bias is not None
+    assert not layer.bias.any()
+    assert float(layer.weight.detach().std()) == pytest.approx(0.01, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("name", "output_stride", "sizes"),
+    [
+        ("test_efficientnet", 16, [16, 8, 4]),
+        ("test_efficientnet", 8, [16, 8]),
+        ("test_convnext", None, [16, 8, 4, 2]),
+        ("test_vit", None, [4]),
+    ],
+)
+def test_a_decoder_climbs_to_stride_4_over_the_grids_that_there_are(
+    name: str, output_stride: int | None, sizes: list[int]
+) -> None:
+    encoder = make_encoder(name, output_stride).eval()
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    decoder = Decoder(encoder).eval()
+    with torch.inference_mode():
+        maps = encoder.forward_layers(images, decoder.layers)
+        logits = decoder(maps)
+    assert [each.shape[-1] for each in maps] == sizes
+    assert logits.shape == (2, 2, sizes[0], sizes[0])
+
+
+def test_a_decoder_uses_every_map(encoder: Encoder) -> None:
+    decoder = Decoder(encoder)
+    maps = [torch.rand(1, *each.shape[1:]) for each in encoder.forward_layers(torch.rand(1, 3, 64, 64), decoder.layers)]
+    for each in maps:
+        each.requires_grad_()
+    decoder(maps).sum().backward()
+    assert all(each.grad is not None and bool(each.grad.any()) for each in maps)
+
+
+def test_building_a_decoder_leaves_the_encoder_as_it_was(encoder: Encoder) -> None:
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    for training in (True, False):
+        encoder.train(training)
+        build_pixel_head(PixelHeadName.DECODER, encoder)
+        assert encoder.training is training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
