@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Final
 
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from pipeline.encoders.encoder import Encoder, build_encoder
 from pipeline.models.teacher import Teacher, build_teacher
-from pipeline.params.config import Params
+from pipeline.params.config import Params, load_params
 from pipeline.params.vocabulary import EncoderWeights, ImageHeadName
 
 CLASSES: Final = 2
@@ -35,7 +34,7 @@ class Classifier(nn.Module):
 @cache
 def default_params() -> Params:
     """Return params.yaml as shipped."""
-    return Params.model_validate(yaml.safe_load(PARAMS.read_text(encoding="utf-8")))
+    return load_params(PARAMS)
 
 
 def make_encoder(name: str, *, input_size: int) -> Encoder:

@@ -24,7 +24,7 @@ from zarr.codecs import ZstdCodec
 
 from pipeline.data.images import read_image
 from pipeline.data.manifest import Manifest
-from pipeline.data.shard_rows import ShardRows
+from pipeline.data.zarr_rows import ZarrRows
 from pipeline.params.errors import PixelCAMError
 from pipeline.runtime.console import progress, progress_bar, say
 from pipeline.runtime.files import explain_system_error, is_shortage, replacing_folder, sha256_of
@@ -58,7 +58,7 @@ class ImageStore:
     def __init__(self, path: Path, *, manifest: Manifest, size: int) -> None:
         self.path = path
         self._shape = (len(manifest), size, size, 3)
-        self._rows: ShardRows | zarr.Array[Any] | None = None
+        self._rows: ZarrRows | None = None
         expected = _describe(manifest, size)
         with self._naming_damage("its attributes"):
             found = dict(zarr.open_group(path, mode="r", zarr_format=3).attrs)
@@ -81,24 +81,21 @@ class ImageStore:
         """
         rows = self._open() if self._rows is None else self._rows
         with self._naming_damage(f"image {index}"):
-            return np.asarray(rows.read(index) if isinstance(rows, ShardRows) else rows[index])
+            return rows.read(index)
 
-    def _open(self) -> ShardRows | zarr.Array[Any]:
+    def _open(self) -> ZarrRows:
         with self._naming_damage(f"the array '{ARRAY}'"):
-            array = zarr.open_array(self.path / ARRAY, mode="r", zarr_format=3)
-            if array.shape != self._shape or array.dtype != np.uint8:
-                raise ValueError(f"expected uint8 {self._shape}, got {array.dtype} {array.shape}")
-            rows = ShardRows.of(self.path / ARRAY, array, complete=True)
-            if rows is None and array.nchunks_initialized < array.nchunks:  # zarr would fill the gap in silence
-                raise ValueError("a part is missing")
-        self._rows = array if rows is None else rows
-        return self._rows
+            rows = ZarrRows(self.path / ARRAY, complete=True)
+            if rows.shape != self._shape or rows.dtype != "uint8":
+                raise ValueError(f"expected uint8 {self._shape}, got {rows.dtype} {rows.shape}")
+        self._rows = rows
+        return rows
 
     @contextmanager
     def _naming_damage(self, part: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # zarr and codecs raise as many kinds as there are damages
+        except Exception as error:  # zarr raises as many kinds as there are damages
             if is_shortage(error):
                 raise
             raise PixelCAMError(f"{self.path}: is damaged at {part} ({error}); {REMEDY}") from error

@@ -1,15 +1,16 @@
 """Typed parameters: params.yaml is read and checked here, once, before any work begins."""
 
-from collections.abc import Hashable
 from pathlib import Path
 from reprlib import Repr
 from typing import Annotated, Any, Final, Literal, Self
 
-import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationError, model_validator
 from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import YAMLError
 
-from pipeline.params.errors import PixelCAMError, shown
+from pipeline.params.errors import PixelCAMError
 from pipeline.params.types import (
     NO_BOOL,
     AnyDomain,
@@ -42,22 +43,6 @@ from pipeline.params.vocabulary import (
 )
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """The safe loader, which by itself would let the last of two equal keys win in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Return a mapping; keys that come from a merge (<<) may be overridden, as YAML has it."""
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.tag != "tag:yaml.org,2002:merge" and isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        problem=f"the key {shown(key.value)} stands twice; keep one", problem_mark=key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
-
-
 def read_sections(path: Path) -> dict[Any, Any]:
     """Read a YAML file whose content is a mapping.
 
@@ -65,13 +50,14 @@ def read_sections(path: Path) -> dict[Any, Any]:
         PixelCAMError: the file is missing, no YAML, no mapping, or holds a key twice.
     """
     try:
-        # _UniqueKeys is a SafeLoader: it makes plain values and nothing else.
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))  # as DVC reads it
     except OSError as error:
         raise PixelCAMError(f"{path}: cannot be read ({error.strerror}); run from the project's root") from error
     except RecursionError as error:
         raise PixelCAMError(f"{path}: is not valid YAML: it is nested too deeply; restore the file") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no UTF-8, a date that does not exist
+    except DuplicateKeyError as error:
+        raise PixelCAMError(f"{path}: is not valid YAML: {error.problem}; keep one\n{error.problem_mark}") from error
+    except (YAMLError, ValueError) as error:  # ValueError: bytes that are no UTF-8, a date that does not exist
         raise PixelCAMError(f"{path}: is not valid YAML: {error}; mend that place") from error
     if not isinstance(values, dict):
         raise PixelCAMError(

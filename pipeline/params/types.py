@@ -14,7 +14,7 @@ def _refuse_bool(value: object) -> object:
     return value
 
 
-# Whole numbers and flags are taken as written. Text may stand for a rate, since YAML makes text of 1e-4; true may not.
+# Whole numbers and flags are taken as written. Text may stand for a rate, true may not.
 NO_BOOL: Final = BeforeValidator(_refuse_bool)
 Flag = Annotated[bool, Strict()]
 Fraction = Annotated[float, NO_BOOL, Field(ge=0, le=1)]

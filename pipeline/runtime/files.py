@@ -50,20 +50,21 @@ _NOT_THE_FILE: Final = {*_REMEDIES, errno.ENOMEM, errno.ENFILE} - {errno.EEXIST,
 _OUT_OF_MEMORY: Final = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED", "bad_alloc")
 _ONE_VALUE: Final = "Expected more than 1 value per channel when training"
 _ASKED: Final = re.compile(r"(?:tried|unable) to allocate ([\d.]+ ?\w+)", re.IGNORECASE)
-_OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")
+_OS_ERROR: Final = re.compile(r"os error (\d+)|os_error_code='(\d+)'")  # of Rust, of tensorstore
 
 
 def system_error(error: Exception) -> OSError | None:
-    """Return what the system refused: the error itself, or what a library in Rust said of it; None if it did not."""
+    """Return what the system refused: the error itself, or what a library said of it; None if it did not."""
     if isinstance(error, OSError):
         return None if error.errno is None or isinstance(error, BrokenPipeError) else error
     said = _OS_ERROR.search(str(error))
-    return OSError(int(said.group(1)), os.strerror(int(said.group(1)))) if said else None
+    return OSError(number := int(said.group(1) or said.group(2)), os.strerror(number)) if said else None
 
 
 def is_shortage(error: Exception) -> bool:
     """Tell whether something failed for want of memory, room or rights, so that what was read may well be whole."""
-    return _is_out_of_memory(error) or (isinstance(error, OSError) and error.errno in _NOT_THE_FILE)
+    refused = system_error(error)
+    return _is_out_of_memory(error) or (refused is not None and refused.errno in _NOT_THE_FILE)
 
 
 def explain_system_error(error: OSError) -> str:
