@@ -28,7 +28,7 @@ from pipeline.data.zarr_rows import ZarrRows
 from pipeline.params.errors import PixelCAMError
 from pipeline.runtime.console import progress, progress_bar, say
 from pipeline.runtime.files import explain_system_error, is_shortage, replacing_folder, sha256_of
-from pipeline.runtime.threads import make_pool, prepared
+from pipeline.runtime.threads import make_pool, prefetch
 
 SCHEMA_VERSION: Final = 1  # also to be raised when images come to be decoded or squashed in another way
 FOLDER: Final = "PIXELCAM_IMAGES"  # the variable that names the folder of all stores
@@ -205,7 +205,7 @@ def _write(path: Path, described: dict[str, Any], read: Callable[[int], UInt8Arr
         )
         shards = (list(range(start, min(start + rows, count))) for start in range(0, count, rows))
         with progress_bar(label="preparing images", total=count) as bar:
-            for indices, images in prepared(shards, read, ahead=1):
+            for indices, images in prefetch(shards, read, depth=1):
                 array[indices[0] : indices[-1] + 1] = np.stack(images)
                 bar.update(len(indices))
 

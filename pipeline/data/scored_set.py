@@ -14,7 +14,7 @@ from pipeline.data.images import read_mask
 from pipeline.data.manifest import Manifest, ManifestRow, PreparedDomain, Split
 from pipeline.data.maps import EvaluationBatch, resize_labels
 from pipeline.runtime.processes import count, rank
-from pipeline.runtime.threads import prepared
+from pipeline.runtime.threads import prefetch
 
 KEPT_MASK_BYTES: Final = 2**28  # of masks, at a bit a pixel; where there are more, they are read anew
 
@@ -83,7 +83,7 @@ class ScoredSet:
     def __iter__(self) -> Iterator[EvaluationBatch]:
         batches = [list(range(start, min(start + self.batch_size, len(self.manifest)))) for start in self._starts]
         images = self._keep([index for batch in batches for index in batch]) if self._images is None else self._images
-        for indices, samples in prepared(batches, lambda index: self._sample(index, images)):
+        for indices, samples in prefetch(batches, lambda index: self._sample(index, images)):
             yield self._batch(indices, samples)
 
     def _keep(self, wanted: list[int]) -> SquareImages:

@@ -19,8 +19,9 @@ from pipeline.params.config import AugmentationParams
 from pipeline.params.errors import PixelCAMError
 from pipeline.params.vocabulary import BACKGROUND, FOREGROUND, IGNORE
 from pipeline.runtime.collectives import own_share
+from pipeline.runtime.devices import to_device
 from pipeline.runtime.seeding import make_generator
-from pipeline.runtime.threads import prepared, to_device
+from pipeline.runtime.threads import prefetch
 
 CPU: Final = torch.device("cpu")
 
@@ -117,7 +118,7 @@ class TrainingSet:
         starts = range(first * batch_size, self.batch_count(batch_size) * batch_size, batch_size)
         batches = (own_share(order[start : start + batch_size]) for start in starts)
         on_device = device.type != "cpu"
-        for indices, views in prepared(batches, partial(self._view, epoch=epoch, with_colours=not on_device)):
+        for indices, views in prefetch(batches, partial(self._view, epoch=epoch, with_colours=not on_device)):
             batch = self._collate(indices, views).to(device)
             yield _with_colours(batch, [view.augmentation for view in views]) if on_device else batch
 

@@ -26,7 +26,8 @@ from pipeline.metrics.pixel_histogram import PixelHistogram
 from pipeline.metrics.scores import IMAGE_VALUES, Evaluation, Fitted, ModelName, Threshold, ThresholdSource
 from pipeline.params.errors import PixelCAMError
 from pipeline.runtime.collectives import from_first, in_order, interleaved
-from pipeline.runtime.threads import finished_behind, to_device
+from pipeline.runtime.devices import to_device
+from pipeline.runtime.threads import finish_in_background
 
 ROUNDING_SLACK: Final = 1e-3  # how far a map may leave [0, 1] by the arithmetic of its making
 TAKE_A_CLASS: Final = (ModelName.TEACHER,)  # the models whose map is taken for a class
@@ -129,7 +130,7 @@ def evaluate_domain(
     depth = int(device.type == "cuda") if depth is None else depth
     finish = partial(_finish, fitted=fitted)
     tally = DomainTally(localizers)
-    for scored in in_order(finished_behind(map(look, domain.batches), finish, depth=depth)):
+    for scored in in_order(finish_in_background(map(look, domain.batches), finish, depth=depth)):
         tally.add(scored)
     return from_first(lambda: _score(tally, domain, fitted=fitted, resampling=resampling))
 

@@ -21,10 +21,10 @@ from pipeline.pseudo_labels.store import StoredImage, write_store
 from pipeline.pseudo_labels.thresholding import make_pseudo_labels
 from pipeline.runtime.collectives import in_order
 from pipeline.runtime.console import progress
-from pipeline.runtime.devices import make_fabric
+from pipeline.runtime.devices import Fetched, make_fabric, to_device
 from pipeline.runtime.files import replacing_folder
 from pipeline.runtime.processes import is_first
-from pipeline.runtime.threads import Fetched, in_flight, to_device
+from pipeline.runtime.threads import launch_ahead
 
 
 class _Labelled(NamedTuple):
@@ -35,7 +35,7 @@ class _Labelled(NamedTuple):
 
 
 def extract_pseudo_labels(
-    source: PreparedDomain, *, teacher: Path, params: Params, output: Path, ahead: int | None = None
+    source: PreparedDomain, *, teacher: Path, params: Params, output: Path, depth: int | None = None
 ) -> dict[str, Any]:
     """Write the store of the source's training images and return the quality of its labels for `dvc metrics`.
 
@@ -44,7 +44,7 @@ def extract_pseudo_labels(
         teacher: the folder of the model whose maps are cut: a teacher, or PixelCAM for another round.
         params: all parameters.
         output: the store; is replaced as a whole.
-        ahead: how many batches more the device is given while one's rows are made; see `in_flight`.
+        depth: how many batches more the device is given while one's rows are made; see `launch_ahead`.
 
     Raises:
         PixelCAMError: there is no training image, one cannot be read, or the teacher is damaged.
@@ -67,7 +67,7 @@ def extract_pseudo_labels(
     background = source.background_class_idx
     quality = LabelQuality(source.classes, device=fabric.device)
     labelled = _labelled(images.share(), localizer, section, background, fabric, quality)
-    rows = chain.from_iterable(in_order(_rows(in_flight(labelled, depth=ahead))))
+    rows = chain.from_iterable(in_order(_rows(launch_ahead(labelled, depth=depth))))
     attributes = {
         **section.model_dump(mode="json", exclude={"batch_size"}),
         "cam_method": "pixelcam",  # unless what follows names a method of CAM

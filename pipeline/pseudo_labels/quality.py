@@ -8,7 +8,7 @@ from torch import Tensor
 from pipeline.data.maps import EvaluationBatch
 from pipeline.params.vocabulary import PIXEL_LABELS
 from pipeline.runtime.collectives import interleaved
-from pipeline.runtime.threads import to_device
+from pipeline.runtime.devices import to_device
 
 
 class LabelQuality:

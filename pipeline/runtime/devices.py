@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.params.errors import PixelCAMError
 from pipeline.runtime.console import say
@@ -125,3 +125,25 @@ class CompiledModel(nn.Module):
             reason = str(error).strip().partition("\n")[0]
             say(f"compile: torch.compile failed ({type(error).__name__}: {reason}); training goes on without it")
             return self.model(*args, **kwargs)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device; where that is a GPU, without waiting for what it was given to do before."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+class Fetched:
+    """Tensors on their way from one device into main memory, right behind what computes them."""
+
+    def __init__(self, *tensors: Tensor) -> None:
+        device = tensors[0].device
+        on_gpu = device.type == "cuda"
+        self._tensors = tuple(tensor.to("cpu", non_blocking=on_gpu) for tensor in tensors)
+        # Not the whole queue of the GPU must be empty, but that which stood in it at this moment.
+        self._copied = torch.cuda.current_stream(device).record_event() if on_gpu else None
+
+    def wait(self) -> tuple[Tensor, ...]:
+        """Return them when they are there."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._tensors

@@ -1,4 +1,4 @@
-"""Threads that work beside each other: many items at once, the next batch ahead, the last one behind.
+"""Threads that work beside each other: many items at once, the next batch prefetched, the last one finished behind.
 
 They share a processor's cores without a fight: in each of them torch computes with one core.
 """
@@ -6,13 +6,12 @@ They share a processor's cores without a fight: in each of them torch computes w
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from threading import local
 from typing import Final, TypeVar
 
 import torch
-from torch import Tensor
 
 from pipeline.runtime.processes import count_here
 
@@ -55,36 +54,48 @@ def _pool(process: int) -> ThreadPoolExecutor:  # noqa: ARG001 - a process that 
     return make_pool()
 
 
-def prepared(
-    batches: Iterable[list[int]], prepare: Callable[[int], Value], *, ahead: int | None = None
+def launch_ahead(launched: Iterable[Item], *, depth: int | None = None) -> Iterator[Item]:
+    """Yield items in their order, each once `depth` more of them have been launched.
+
+    An error in launching an item comes in the item's place, behind those that were launched before it.
+
+    Args:
+        launched: launches the work for an item when it is asked for it, and does not wait for that work.
+        depth: by default one where there is a GPU, else none: a processor that computes itself has no time to spare.
+    """
+    depth = int(torch.cuda.is_available()) if depth is None else depth
+    waiting: deque[Item] = deque()
+    try:
+        for item in launched:
+            waiting.append(item)
+            if len(waiting) > depth:
+                yield waiting.popleft()
+    except Exception:
+        yield from waiting
+        raise
+    yield from waiting
+
+
+def prefetch(
+    batches: Iterable[list[int]], prepare: Callable[[int], Value], *, depth: int | None = None
 ) -> Iterator[tuple[list[int], list[Value]]]:
     """Yield each batch with what `prepare` makes of its items, all in their order.
 
     Args:
         batches: items, batch by batch; the next ones are asked for no sooner than they are prepared.
         prepare: is called in any thread. Torch has one core in each.
-        ahead: how many batches more are under way while one is used. By default one where there is a GPU, else none:
-            a processor that computes itself has no time to spare.
+        depth: how many batches more are under way while one is used; see `launch_ahead`.
     """
-    ahead = int(torch.cuda.is_available()) if ahead is None else ahead
     pool = make_pool()
     try:
-        under_way: deque[tuple[list[int], list[Future[Value]]]] = deque()
-        for batch in batches:
-            under_way.append((batch, [pool.submit(prepare, item) for item in batch]))
-            if len(under_way) > ahead:
-                yield _finished(*under_way.popleft())
-        while under_way:
-            yield _finished(*under_way.popleft())
+        launched = ((batch, [pool.submit(prepare, item) for item in batch]) for batch in batches)
+        for batch, values in launch_ahead(launched, depth=depth):
+            yield batch, [value.result() for value in values]
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _finished(batch: list[int], values: list[Future[Value]]) -> tuple[list[int], list[Value]]:
-    return batch, [value.result() for value in values]
-
-
-def finished_behind(items: Iterable[Item], finish: Callable[[Item], Value], *, depth: int) -> Iterator[Value]:
+def finish_in_background(items: Iterable[Item], finish: Callable[[Item], Value], *, depth: int) -> Iterator[Value]:
     """Yield what `finish` makes of each item, in their order, one at a time.
 
     An error in making an item or in finishing it comes out in the item's place, and nothing after it.
@@ -99,66 +110,7 @@ def finished_behind(items: Iterable[Item], finish: Callable[[Item], Value], *, d
         return
     pool = make_pool(1)
     try:
-        under_way: deque[Future[Value]] = deque()
-        for future in _submitted(items, lambda item: pool.submit(finish, item)):
-            under_way.append(future)
-            if len(under_way) > depth:
-                yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+        for value in launch_ahead((pool.submit(finish, item) for item in items), depth=depth):
+            yield value.result()
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _submitted(items: Iterable[Item], submit: Callable[[Item], Future[Value]]) -> Iterator[Future[Value]]:
-    """Yield a future for each item; one that could not be made is the last, and its future raises the error."""
-    making = iter(items)
-    while True:
-        try:
-            item = next(making)
-        except StopIteration:
-            return
-        except Exception as error:  # raised in its turn
-            failed: Future[Value] = Future()
-            failed.set_exception(error)
-            yield failed
-            return
-        yield submit(item)
-
-
-def in_flight(launched: Iterable[Item], *, depth: int | None = None) -> Iterator[Item]:
-    """Yield items in their order, each once `depth` more of them have been launched.
-
-    Args:
-        launched: launches the work for an item when it is asked for it, and does not wait for that work.
-        depth: by default one where there is a GPU, else none: a processor does the work at once.
-    """
-    depth = int(torch.cuda.is_available()) if depth is None else depth
-    waiting: deque[Item] = deque()
-    for item in launched:
-        waiting.append(item)
-        if len(waiting) > depth:
-            yield waiting.popleft()
-    yield from waiting
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on a device; where that is a GPU, without waiting for what it was given to do before."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
-
-
-class Fetched:
-    """Tensors on their way from one device into main memory, right behind what computes them."""
-
-    def __init__(self, *tensors: Tensor) -> None:
-        device = tensors[0].device
-        on_gpu = device.type == "cuda"
-        self._tensors = tuple(tensor.to("cpu", non_blocking=on_gpu) for tensor in tensors)
-        # Not the whole queue of the GPU must be empty, but that which stood in it at this moment.
-        self._copied = torch.cuda.current_stream(device).record_event() if on_gpu else None
-
-    def wait(self) -> tuple[Tensor, ...]:
-        """Return them when they are there."""
-        if self._copied is not None:
-            self._copied.synchronize()
-        return self._tensors

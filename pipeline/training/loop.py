@@ -21,10 +21,9 @@ from pipeline.params.errors import PixelCAMError
 from pipeline.params.vocabulary import Selection
 from pipeline.runtime.collectives import average, copy_from_first, interleaved, wait_for_all
 from pipeline.runtime.console import progress_bar, say
-from pipeline.runtime.devices import CompiledModel, describe_device
+from pipeline.runtime.devices import CompiledModel, describe_device, to_device
 from pipeline.runtime.processes import count, first_to_fail, is_first
 from pipeline.runtime.seeding import make_generator
-from pipeline.runtime.threads import to_device
 from pipeline.runtime.torchvision_operators import ensure_torchvision_imports
 from pipeline.training.checkpoints import (
     STOPPED,

@@ -182,11 +182,11 @@ def test_two_runs_give_the_same_bytes(finished: Run, tmp_path: Path) -> None:
     assert digests(tmp_path / "again") == digests(finished.store)
 
 
-@pytest.mark.parametrize("ahead", [1, 3])
-def test_batches_in_flight_give_the_same_bytes(finished: Run, tmp_path: Path, ahead: int) -> None:
+@pytest.mark.parametrize("depth", [1, 3])
+def test_batches_in_flight_give_the_same_bytes(finished: Run, tmp_path: Path, depth: int) -> None:
     params = tiny_params(finished.root / "raw", {"extract_pseudo_labels.batch_size": 2})
     store = tmp_path / "again"
-    quality = extract_pseudo_labels(_home(finished), teacher=finished.teacher, params=params, output=store, ahead=ahead)
+    quality = extract_pseudo_labels(_home(finished), teacher=finished.teacher, params=params, output=store, depth=depth)
     assert digests(store) == digests(finished.store)
     assert quality == json.loads(finished.quality.read_text(encoding="utf-8"))
 

@@ -6,7 +6,7 @@ from lightning_fabric import Fabric
 
 from pipeline.params.errors import PixelCAMError
 from pipeline.runtime import devices
-from pipeline.runtime.devices import describe_device, make_fabric
+from pipeline.runtime.devices import Fetched, describe_device, make_fabric, to_device
 
 
 @pytest.fixture
@@ -89,3 +89,9 @@ def test_description_names_device_and_precision() -> None:
     cpu = f"cpu, threads: {torch.get_num_threads()}"  # sums of other numbers of threads are rounded otherwise
     assert describe_device(Fabric(accelerator="cpu", precision="32-true")) == f"{cpu}, 32-true"
     assert describe_device(Fabric(accelerator="cpu", precision="bf16-mixed")) == f"{cpu}, bf16-mixed"
+
+
+def test_tensors_come_as_they_went() -> None:
+    first, second = torch.rand(2, 3), torch.arange(4)
+    fetched = Fetched(to_device(first, torch.device("cpu")), second).wait()
+    assert [values.tolist() for values in fetched] == [first.tolist(), second.tolist()]
