@@ -37,13 +37,18 @@ def import_closure(file: Path) -> set[str]:
 
 def _imported_modules(file: Path) -> set[str]:
     modules: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(_without_imports_for_types(ast.parse(file.read_text(encoding="utf-8")))):
         if isinstance(node, ast.Import):
             modules.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             modules.add(node.module)
             modules.update(f"{node.module}.{alias.name}" for alias in node.names)
     return {module for module in modules if module.split(".")[0] in ("pipeline", "stages")}
+
+
+def _without_imports_for_types(tree: ast.Module) -> ast.Module:
+    kept = [node for node in tree.body if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")]
+    return ast.Module(kept, tree.type_ignores)
 
 
 def _files_of(module: str) -> list[Path]:

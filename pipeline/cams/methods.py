@@ -12,7 +12,6 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from pipeline.cams.attention import rollout, tscam
 from pipeline.cams.gradient import (
     smooth_gradcam_pp,
     weigh_as_gradcam,
@@ -22,7 +21,7 @@ from pipeline.cams.gradient import (
     weigh_as_xgradcam,
     weighed_by,
 )
-from pipeline.cams.gradient_free import cam, eigencam, sat, scorecam
+from pipeline.cams.gradient_free import cam, eigencam, rollout, sat, scorecam, tscam
 from pipeline.cams.request import CamFunction, CamRequest, normalize_cam
 from pipeline.cams.views import average_maps
 from pipeline.encoders.encoder import Encoder
@@ -71,7 +70,7 @@ def compute_cam(
         PixelCAMError: a layer that the encoder or the method does not have, or a method that does not fit the encoder
             or the head.
     """
-    with _frozen(encoder, head), torch.inference_mode(mode=False), torch.no_grad():
+    with untouched(encoder, head), torch.inference_mode(mode=False), torch.no_grad():
         request = CamRequest(
             encoder=encoder,
             head=head,
@@ -94,7 +93,7 @@ def _ordinary(tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def _frozen(*modules: nn.Module) -> Iterator[None]:
+def untouched(*modules: nn.Module) -> Iterator[None]:
     """Put modules into evaluation mode without parameter gradients, and restore both afterwards, error or not."""
     modes = [(module, module.training) for top in modules for module in top.modules()]
     parameters = [(p, p.requires_grad) for top in modules for p in top.parameters()]

@@ -182,9 +182,9 @@ def score(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Score anyone's maps against masks, as the pipeline scores its own: PxAP, Dice, IoU, boxes; docs/evaluation.md."""
-    from pipeline.evaluation.map_scores import describe_scores, score_maps  # noqa: PLC0415
+    from pipeline.evaluation.map_scores import describe_scores, score_map_files  # noqa: PLC0415
 
-    scores = score_maps(maps, masks, ignore=ignore, threshold=threshold, at_map_size=map_size)
+    scores = score_map_files(maps, masks, ignore=ignore, threshold=threshold, at_map_size=map_size)
     if as_json:
         typer.echo(json.dumps(scores, indent=2, allow_nan=False))
         return

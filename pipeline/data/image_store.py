@@ -18,8 +18,10 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import zarr
 from PIL import Image
+from torch import Tensor
 from zarr.codecs import ZstdCodec
 
 from pipeline.data.images import read_image
@@ -286,6 +288,12 @@ def squash(image: UInt8Array, size: int) -> UInt8Array:
     if image.shape[:2] == (size, size):
         return image
     return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))  # a copy, to be writable
+
+
+def square_batch(images: Sequence[UInt8Array], size: int) -> Tensor:
+    """Squash images, uint8 (H_i, W_i, 3), into a batch as models take it, float32 (B, 3, size, size) in [0, 1]."""
+    squares = torch.from_numpy(np.stack([squash(image, size) for image in images]))
+    return squares.permute(0, 3, 1, 2).float().div_(255)
 
 
 def check_unchanged(path: Path, sha256: str) -> None:

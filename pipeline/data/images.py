@@ -21,6 +21,8 @@ from scipy import ndimage
 from pipeline.params.errors import PixelCAMError, named
 from pipeline.runtime.console import say
 
+ImageLike = Path | str | NDArray[np.uint8]  # an image by its file, or by its pixels (H, W, 3)
+
 
 class Remark(StrEnum):
     """What reading a file converted, or what looks wrong and may be right."""
@@ -154,6 +156,22 @@ class DecodedMask:
 def read_image(path: Path) -> NDArray[np.uint8]:
     """Read an image file as RGB, uint8 (H, W, 3); see `decode_image`."""
     return decode_image(path).pixels
+
+
+def as_pixels(image: ImageLike) -> NDArray[np.uint8]:
+    """Return an image that is given as its file or as its pixels, uint8 (H, W, 3).
+
+    Raises:
+        PixelCAMError: the file cannot be read, see `decode_image`, or the pixels are of another type or shape.
+    """
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise PixelCAMError(
+            f"expected a list of images, each a file or an array uint8 (H, W, 3), got {image.dtype} {image.shape}; "
+            "convert it, or put a single image into a list"
+        )
+    return image
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:

@@ -224,7 +224,7 @@ def build_encoder(
             return model.create(options, pretrained=pretrained)
 
     trunk, origin = create_with_weights(model, weights, create)
-    data = resolve_model_data_config(trunk)  # type: ignore[no-untyped-call]
+    data = published_input(trunk)
     spec = EncoderSpec(
         name=name,
         architecture=model.architecture,
@@ -235,6 +235,12 @@ def build_encoder(
         weights=origin,
     )
     return _checked(trunk, spec, output_stride)
+
+
+def published_input(model: nn.Module) -> dict[str, Any]:
+    """Return what timm says of a model's images: `mean` and `std` of the channels, and `input_size` (3, H, W)."""
+    data: dict[str, Any] = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
+    return data
 
 
 def rebuild_encoder(spec: EncoderSpec) -> Encoder:

@@ -1,11 +1,13 @@
 """Score anyone's maps on the terms of this project: the same pixels, thresholds and boxes, for any method."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.data.images import read_mask
@@ -37,7 +39,50 @@ BOX_TITLES: Final = {
 }
 
 
+_Pair = tuple[Tensor, Tensor, Tensor | None]  # a map (h, w) in [0, 1], its mask, bool (H, W), and what does not count
+
+
 def score_maps(
+    *,
+    preds: Sequence[NDArray[np.floating]],
+    target: Sequence[NDArray[np.bool_]],
+    ignore: Sequence[NDArray[np.bool_] | None] | None = None,
+    threshold: float | None = None,
+) -> dict[str, Any]:
+    """Return the scores of maps against masks: `pxap` and the rest by name, None where one is not defined.
+
+    They are those of docs/evaluation.md, pooled over the images or their mean.
+
+    Args:
+        preds: floating point (h_i, w_i) in [0, 1], higher is foreground; brought to the size of its mask, bilinearly.
+        target: bool (H_i, W_i), True is region of interest.
+        ignore: bool (H_i, W_i), True is a pixel that does not count; None for an image of which every pixel counts.
+        threshold: one that was chosen on validation images; a multiple of 0.001.
+
+    Raises:
+        PixelCAMError: numbers, shapes or types do not fit, or a map leaves [0, 1].
+    """
+    _check_threshold(threshold)
+    ignored = [None] * len(target) if ignore is None else ignore
+    if not len(preds) == len(target) == len(ignored):
+        raise PixelCAMError(f"expected one map for each mask, got {len(preds)} preds and {len(target)} in target")
+    return _score((_pair(*each) for each in zip(preds, target, ignored, strict=True)), threshold)
+
+
+def _pair(heat: NDArray[np.floating], mask: NDArray[np.bool_], ignore: NDArray[np.bool_] | None) -> _Pair:
+    if heat.ndim != 2 or not np.issubdtype(heat.dtype, np.floating):
+        raise PixelCAMError(f"preds: expected maps of floating point (h, w), got {heat.dtype} {heat.shape}; convert it")
+    if mask.ndim != 2 or mask.dtype != np.bool_:
+        raise PixelCAMError(f"target: expected masks bool (H, W), got {mask.dtype} {mask.shape}; convert it: mask > 0")
+    if not (heat.min() >= 0 and heat.max() <= 1):
+        raise PixelCAMError(f"preds: expected maps in [0, 1], got {heat.min()} to {heat.max()}; rescale them all alike")
+    if ignore is not None and (ignore.shape != mask.shape or ignore.dtype != np.bool_):
+        raise PixelCAMError(f"ignore: expected bool {mask.shape} as its mask, got {ignore.dtype} {ignore.shape}")
+    skipped = None if ignore is None else torch.from_numpy(ignore)
+    return torch.from_numpy(heat).float(), torch.from_numpy(mask), skipped
+
+
+def score_map_files(
     maps: Path, masks: Path, *, ignore: Path | None, threshold: float | None, at_map_size: bool
 ) -> dict[str, Any]:
     """Return the scores of maps against masks, ready for JSON: `pxap` and the rest, None where one is not defined.
@@ -61,25 +106,34 @@ def score_maps(
         raise PixelCAMError(
             f"{ignored[strangers[0]]}: there is no mask '{strangers[0]}' in {masks}; remove or rename it"
         )
-    tally = LocalizationTally()
-    for name in source.names:
-        heat = torch.from_numpy(source.read(name))
-        mask = torch.from_numpy(read_mask(truth[name]))
-        skipped = _read_ignored(ignored[name], mask) if name in ignored else None
-        if at_map_size:
-            mask = resize_labels(mask, heat.shape)
-            skipped = None if skipped is None else resize_labels(skipped, heat.shape)
-        else:
-            heat = resize_map(heat.unsqueeze(0), mask.shape).squeeze(0).clamp(0, 1)
-        of_one = None if skipped is None else skipped.unsqueeze(0)
-        tally.add(measure_maps(count_maps(heat.unsqueeze(0), target=mask.unsqueeze(0), ignore=of_one)))
+
+    def pairs() -> Iterator[_Pair]:
+        for name in source.names:
+            heat, mask = torch.from_numpy(source.read(name)), torch.from_numpy(read_mask(truth[name]))
+            skipped = _read_ignored(ignored[name], mask) if name in ignored else None
+            if at_map_size:
+                mask = resize_labels(mask, heat.shape)
+                skipped = None if skipped is None else resize_labels(skipped, heat.shape)
+            yield heat, mask, skipped
+
+    return _score(pairs(), threshold)
+
+
+def _score(pairs: Iterable[_Pair], threshold: float | None) -> dict[str, Any]:
+    """Score maps, each brought to the size of its mask."""
+    tally, images = LocalizationTally(), 0
+    for heat, mask, ignore in pairs:
+        resized = resize_map(heat.unsqueeze(0), mask.shape).clamp(0, 1)
+        skipped = None if ignore is None else ignore.unsqueeze(0)
+        tally.add(measure_maps(count_maps(resized, target=mask.unsqueeze(0), ignore=skipped)))
+        images += 1
     chosen = {} if threshold is None else {"validation": threshold}
-    scores = asdict(tally.scores(chosen)) | {"images": len(source.names)}
+    scores = asdict(tally.scores(chosen)) | {"images": images}
     return {key: jsonable(value) for key, value in scores.items()}
 
 
 def describe_scores(scores: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield what `score_maps` gave as titles and values, for a table."""
+    """Yield what `score_maps` or `score_map_files` gave as titles and values, for a table."""
     for key, title in TITLES.items():
         yield title, _text(scores[key])
     for name, region in scores["regions"].items():

@@ -45,7 +45,7 @@ class TeacherLocalizer:
         return Localization(logits, average_cams(cams))
 
 
-def load_model(folder: Path, weights: Weights = Weights.SELECTED) -> tuple[Teacher | PixelCAM, ModelInfo]:
+def load_net(folder: Path, weights: Weights = Weights.SELECTED) -> tuple[Teacher | PixelCAM, ModelInfo]:
     """Read a model's folder; the model comes in evaluation mode, on the CPU.
 
     Raises:

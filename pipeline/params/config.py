@@ -294,14 +294,14 @@ class Params(Section):
         return self.domains[name]
 
 
-def load_params(path: Path) -> Params:
+def load_params(path: Path | str) -> Params:
     """Read and check a params.yaml.
 
     Raises:
         PixelCAMError: the file is missing, is no YAML mapping, or a value is unknown, missing, mistyped or out of
             range; the message lists every fault with its key.
     """
-    values = read_sections(path)
+    values = read_sections(Path(path))
     try:
         return Params.model_validate(values)
     except ValidationError as error:

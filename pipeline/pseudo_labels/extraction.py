@@ -12,7 +12,7 @@ from pipeline.data.manifest import PreparedDomain, Split
 from pipeline.data.maps import Localizer, resize_map
 from pipeline.data.scored_set import ScoredSet
 from pipeline.models.files import weights_sha256
-from pipeline.models.loading import as_localizer, load_model, map_params
+from pipeline.models.loading import as_localizer, load_net, map_params
 from pipeline.params.config import ExtractionParams, Params
 from pipeline.params.errors import PixelCAMError
 from pipeline.params.vocabulary import BACKGROUND
@@ -49,7 +49,7 @@ def extract_pseudo_labels(
     Raises:
         PixelCAMError: there is no training image, one cannot be read, or the teacher is damaged.
     """
-    model, info = load_model(teacher)
+    model, info = load_net(teacher)
     fabric = make_fabric()
     read = map_params(model, params)
     image_scale = read.image_scale

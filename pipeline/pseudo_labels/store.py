@@ -56,8 +56,8 @@ class PseudoLabelStore:
         PixelCAMError: the folder is no store, lacks a part of it, or is of a schema that this version does not know.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
         self._group: zarr.Group | None = None
         self._arrays: dict[str, zarr.Array[Any]] = {}  # each is described in a file of its own, read once
         self._rows: dict[str, ZarrRows] = {}

@@ -2,14 +2,49 @@
 
 from typing import Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from pipeline.params.config import ExtractionParams
+from pipeline.params.errors import PixelCAMError
 from pipeline.params.vocabulary import BACKGROUND, FOREGROUND, IGNORE, ForegroundRule
 
 OTSU_BINS: Final = 256
+
+
+def threshold_cam(
+    cam: NDArray[np.floating], *, foreground_threshold: float, background_fraction: float
+) -> NDArray[np.uint8]:
+    """Cut one map into pseudo-labels by a threshold; `make_pseudo_labels` knows the other rules.
+
+    Args:
+        cam: floating point (H, W) in [0, 1], higher is foreground.
+        foreground_threshold: in (0, 1); pixels with a CAM of at least this are foreground.
+        background_fraction: in (0, 1); this share of the pixels, those with the lowest CAM, is background.
+
+    Returns:
+        uint8 (H, W): 0 background, 1 foreground, 255 ignore.
+
+    Raises:
+        PixelCAMError: a value out of its range, or a map that is none.
+    """
+    for name, value in (("foreground_threshold", foreground_threshold), ("background_fraction", background_fraction)):
+        if not 0 < value < 1:
+            raise PixelCAMError(f"{name} must lie in (0, 1), got {value}")
+    if cam.ndim != 2 or not (cam.min() >= 0 and cam.max() <= 1):
+        raise PixelCAMError(f"cam must be one map (H, W) in [0, 1], got {cam.shape} from {cam.min()} to {cam.max()}")
+    params = ExtractionParams(
+        batch_size=1,
+        foreground_rule=ForegroundRule.THRESHOLD,
+        foreground_threshold=foreground_threshold,
+        foreground_fraction=background_fraction,  # of another rule
+        background_fraction=background_fraction,
+        erosion=0,
+    )
+    return make_pseudo_labels(torch.from_numpy(cam).float().unsqueeze(0), params)[0].numpy()
 
 
 def make_pseudo_labels(cam: Tensor, params: ExtractionParams) -> Tensor:

@@ -38,12 +38,18 @@ def imported_files(program: Path, *, root: Path) -> tuple[Path, ...]:
 
 
 def _imports(file: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    loaded = [node for node in tree.body if not _is_for_types(node)]
+    for node in (inner for outer in loaded for inner in ast.walk(outer)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _is_for_types(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 def _files_of(module: str, root: Path) -> Iterator[Path]:

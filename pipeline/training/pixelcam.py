@@ -11,7 +11,7 @@ from pipeline.data.maps import resize_labels, resize_map
 from pipeline.data.scored_set import validation_images
 from pipeline.data.training_set import MaskLabels, PixelLabelSource, TrainingBatch, TrainingSet
 from pipeline.models.files import ModelInfo, weights_sha256
-from pipeline.models.loading import load_model
+from pipeline.models.loading import load_net
 from pipeline.models.pixelcam import PixelCAM, PixelCAMLocalizer, PixelCAMOutput, build_pixelcam
 from pipeline.models.teacher import start_teacher
 from pipeline.params.config import Params, PixelCAMParams
@@ -135,7 +135,7 @@ def _initial_model(teacher: Path, params: Params, *, classes: int) -> PixelCAM:
     section = params.train_pixelcam
     match section.initialization:
         case Initialization.TEACHER:
-            start, _ = load_model(teacher)
+            start, _ = load_net(teacher)
         case Initialization.ENCODER_WEIGHTS:
             start = start_teacher(params, classes=classes)
     pixel_head = PixelHeadName.DECODER if section.approach is Approach.NEGEV else PixelHeadName.LINEAR

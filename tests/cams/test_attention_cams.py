@@ -9,7 +9,7 @@ from classifiers import CLASS_IDX, Classifier, make_classifier, make_images, mak
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pipeline.cams.attention import recorded_attention, rollout, tscam
+from pipeline.cams.gradient_free import recorded_attention, rollout, tscam
 from pipeline.cams.methods import compute_cam
 from pipeline.encoders.image_heads import ImageHead
 from pipeline.params.errors import PixelCAMError

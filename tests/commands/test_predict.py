@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny import Run, digests, tiny_params
 
-from pipeline.commands.predict import Prediction, predict, scored_files
+from pipeline.commands.predict import PredictedFile, predict, scored_files
 from pipeline.data.image_store import squash
 from pipeline.data.images import read_image
 from pipeline.data.manifest import Manifest, Split, read_domain
@@ -37,7 +37,7 @@ def run_on(
     params: Params | None = None,
     map_format: MapFormat = MapFormat.NPY,
     maps_only: bool = False,
-) -> list[Prediction]:
+) -> list[PredictedFile]:
     predictions = predict(
         images,
         model=model,

@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score, f1_score, jaccard_score, ro
 from typer.testing import CliRunner, Result
 
 from pipeline.commands.cli import app
-from pipeline.evaluation.map_scores import score_maps
+from pipeline.evaluation.map_scores import score_map_files, score_maps
 from pipeline.evaluation.tables import jsonable
 from pipeline.metrics.curves import average_precisions
 from pipeline.metrics.localization import LocalizationTally, count_maps, measure_maps
@@ -57,7 +57,7 @@ def call(*arguments: object) -> Result:
 
 
 def scores_of(files: Files, *, threshold: float | None = None, ignore: Path | None = None) -> dict[str, object]:
-    return score_maps(files.maps, files.masks, ignore=ignore, threshold=threshold, at_map_size=False)
+    return score_map_files(files.maps, files.masks, ignore=ignore, threshold=threshold, at_map_size=False)
 
 
 def test_figures_are_those_of_scikit_learn(files: Files) -> None:
@@ -99,13 +99,13 @@ def test_zarr_and_pictures_score_as_files_do(files: Files, tmp_path: Path) -> No
     array[...] = np.stack([files.heat[name] for name in NAMES])
     group.attrs["image_ids"] = [f"images/{name}.png" for name in NAMES]
     expected = scores_of(files)
-    found = score_maps(tmp_path / "s.zarr/cam", files.masks, ignore=None, threshold=None, at_map_size=False)
+    found = score_map_files(tmp_path / "s.zarr/cam", files.masks, ignore=None, threshold=None, at_map_size=False)
     assert found == expected
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for name in NAMES:
         Image.fromarray(np.round(files.heat[name] * 65535).astype(np.uint16)).save(pictures / f"{name}.png")
-    near = score_maps(pictures, files.masks, ignore=None, threshold=None, at_map_size=False)
+    near = score_map_files(pictures, files.masks, ignore=None, threshold=None, at_map_size=False)
     assert near["pxap"] == pytest.approx(expected["pxap"], abs=0.01)
 
 
@@ -221,3 +221,40 @@ def test_an_image_ignored_as_a_whole_counts_for_nothing() -> None:
     assert math.isnan(scores.pxap)
     assert math.isnan(scores.boxes.max_box_acc_v2)
     assert scores.images_without_roi == 0
+
+
+# --- maps in memory ---------------------------------------------------------------------------------------------------
+
+
+def test_maps_in_memory_have_the_scores_of_their_files(files: Files) -> None:
+    preds, target = ([part[name] for name in NAMES] for part in (files.heat, files.truth))
+    assert score_maps(preds=preds, target=target, threshold=0.4) == scores_of(files, threshold=0.4)  # type: ignore[arg-type]
+    stacked = score_maps(preds=np.stack(preds).astype(np.float64), target=np.stack(target))  # type: ignore[arg-type]
+    assert stacked["pxap"] == scores_of(files)["pxap"]
+
+
+def test_pixels_in_memory_that_do_not_count_are_left_out() -> None:
+    heat = np.array([[0.9, 0.8], [0.1, 0.2]], dtype=np.float32)
+    mask, wrong = np.array([[True, False], [False, False]]), np.array([[False, True], [False, False]])
+    assert score_maps(preds=[heat], target=[mask])["image_ap"] == 1
+    assert score_maps(preds=[heat], target=[wrong])["image_ap"] == 0.5  # the second of all
+    assert score_maps(preds=[heat], target=[wrong], ignore=[mask])["image_ap"] == 1
+    assert score_maps(preds=[heat], target=[wrong], ignore=[None])["image_ap"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"preds": []}, "expected one map for each mask, got 0 preds and 1 in target"),
+        ({"preds": [np.full((2, 2), 2.0)]}, r"preds: expected maps in \[0, 1\], got 2.0 to 2.0"),
+        ({"preds": [np.full((2, 2), np.nan)]}, "preds: expected maps in"),
+        ({"preds": [np.zeros((2, 2), np.uint8)]}, "preds: expected maps of floating point .* got uint8"),
+        ({"target": [np.zeros((2, 2), np.uint8)]}, "target: expected masks bool .* got uint8 .* mask > 0"),
+        ({"ignore": [np.zeros((2, 3), np.bool_)]}, r"ignore: expected bool \(2, 2\) as its mask"),
+        ({"threshold": 0.12345}, "threshold must be a multiple of 0.001"),
+    ],
+)
+def test_maps_in_memory_that_do_not_fit_are_refused(change: dict[str, object], message: str) -> None:
+    fitting: dict[str, object] = {"preds": [np.full((2, 2), 0.5)], "target": [np.eye(2, dtype=np.bool_)]}
+    with pytest.raises(PixelCAMError, match=message):
+        score_maps(**(fitting | change))  # type: ignore[arg-type]

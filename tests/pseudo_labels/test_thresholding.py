@@ -10,8 +10,9 @@ from scipy import ndimage
 from torch import Tensor
 
 from pipeline.params.config import ExtractionParams
+from pipeline.params.errors import PixelCAMError
 from pipeline.params.vocabulary import BACKGROUND, FOREGROUND, IGNORE, ForegroundRule
-from pipeline.pseudo_labels.thresholding import make_pseudo_labels
+from pipeline.pseudo_labels.thresholding import make_pseudo_labels, threshold_cam
 
 TENTHS = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 
@@ -260,3 +261,26 @@ def test_every_rule_is_eroded_as_by_scipy(name: ForegroundRule, pixels: int) -> 
         expected = ndimage.binary_erosion(whole == value, structure=square, border_value=1)
         assert (whole == value).sum() > expected.sum()
         assert np.array_equal(found == value, expected)
+
+
+def test_a_map_in_memory_is_cut_by_hand() -> None:
+    cam = np.array([[0.0, 0.1, 0.2, 0.3, 0.4], [0.5, 0.6, 0.7, 0.8, 0.9]])
+    labels = threshold_cam(cam, foreground_threshold=0.7, background_fraction=0.3)
+    assert labels.dtype == np.uint8
+    assert labels.tolist() == [[0, 0, 0, 255, 255], [255, 255, 1, 1, 1]]
+    assert (threshold_cam(cam * 0, foreground_threshold=0.7, background_fraction=0.3) == IGNORE).all()
+
+
+@pytest.mark.parametrize(
+    ("cam", "values", "message"),
+    [
+        (np.zeros((2, 2)), (1.0, 0.5), r"foreground_threshold must lie in \(0, 1\), got 1.0"),
+        (np.zeros((2, 2)), (0.5, 1.4), r"background_fraction must lie in \(0, 1\), got 1.4"),
+        (np.zeros((1, 2, 2)), (0.5, 0.5), r"cam must be one map \(H, W\) in \[0, 1\], got \(1, 2, 2\)"),
+        (np.full((2, 2), np.nan), (0.5, 0.5), "cam must be one map"),
+        (np.full((2, 2), 255), (0.5, 0.5), "from 255 to 255"),
+    ],
+)
+def test_a_map_that_cannot_be_cut_is_refused(cam: npt.NDArray[Any], values: tuple[float, float], message: str) -> None:
+    with pytest.raises(PixelCAMError, match=message):
+        threshold_cam(cam, foreground_threshold=values[0], background_fraction=values[1])
