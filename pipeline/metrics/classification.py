@@ -127,7 +127,7 @@ def _probabilities(logits: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Reliability:
+class CalibrationBins:
     """The bins that hold an image, in the order of confidence; all (N,).
 
     Attributes:
@@ -148,7 +148,7 @@ class Reliability:
         return float((self.share * np.abs(self.confidence - self.accuracy)).sum())
 
 
-def reliability(*, confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]) -> Reliability:
+def calibration_bins(*, confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]) -> CalibrationBins:
     """Sort images into 15 equal bins of confidence; bin k holds k/15 < confidence <= (k + 1)/15.
 
     Args:
@@ -162,6 +162,6 @@ def reliability(*, confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.
         for values in (np.ones_like(confidence), confidence, correct.astype(np.float64))
     )
     held = counts > 0
-    return Reliability(
+    return CalibrationBins(
         confidence=sure[held] / counts[held], accuracy=right[held] / counts[held], share=counts[held] / counts.sum()
     )

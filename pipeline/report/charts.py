@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.metrics.classification import reliability
+from pipeline.metrics.classification import calibration_bins
 from pipeline.report.parts import MODELS, DomainReport
 from pipeline.report.wording import percent
 
@@ -270,18 +270,18 @@ def _training_chart(histories: Mapping[str, pd.DataFrame], column: str, title: s
     )
 
 
-def reliability_charts(domains: list[DomainReport], confidences: pd.DataFrame) -> list[Chart]:
+def calibration_charts(domains: list[DomainReport], confidences: pd.DataFrame) -> list[Chart]:
     """Draw how often each model is right where it is how sure, with dots as large as the share of the images."""
-    return [_reliability_chart(domain, confidences) for domain in domains if domain.name in set(confidences["domain"])]
+    return [_calibration_chart(domain, confidences) for domain in domains if domain.name in set(confidences["domain"])]
 
 
-def _reliability_chart(domain: DomainReport, confidences: pd.DataFrame) -> Chart:
+def _calibration_chart(domain: DomainReport, confidences: pd.DataFrame) -> Chart:
     ends = np.array([0.0, 1.0])
     lines = [Line(x=ends, y=ends, css_colour=MUTED, dashed=True)]
     legend, said = [], []
     for model, title in MODELS.items():
         rows = confidences[(confidences["domain"] == domain.name) & (confidences["model"] == model)]
-        bins = reliability(
+        bins = calibration_bins(
             confidence=rows["confidence"].to_numpy(dtype=np.float64), correct=rows["correct"].to_numpy(dtype=np.bool_)
         )
         colour, dashed = f"var(--{model})", model == "teacher"

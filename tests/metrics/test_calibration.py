@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.metrics.classification import expected_calibration_error, reliability
+from pipeline.metrics.classification import calibration_bins, expected_calibration_error
 
 
 def test_bins_by_hand() -> None:
-    bins = reliability(confidence=np.array([0.9, 0.62, 0.64, 0.91]), correct=np.array([True, True, False, True]))
+    bins = calibration_bins(confidence=np.array([0.9, 0.62, 0.64, 0.91]), correct=np.array([True, True, False, True]))
     np.testing.assert_allclose(bins.confidence, [0.63, 0.905])
     np.testing.assert_allclose(bins.accuracy, [0.5, 1.0])
     np.testing.assert_allclose(bins.share, [0.5, 0.5])
@@ -21,12 +21,12 @@ def test_bins_by_hand() -> None:
 
 def test_an_edge_belongs_to_the_bin_below_and_1_to_the_last() -> None:
     edge = 14 / 15
-    bins = reliability(confidence=np.array([edge, np.nextafter(edge, 1), 1.0]), correct=np.array([True] * 3))
+    bins = calibration_bins(confidence=np.array([edge, np.nextafter(edge, 1), 1.0]), correct=np.array([True] * 3))
     np.testing.assert_allclose(bins.share, [1 / 3, 2 / 3])
 
 
 def test_without_images_there_is_no_error() -> None:
-    bins = reliability(confidence=np.array([]), correct=np.array([], dtype=np.bool_))
+    bins = calibration_bins(confidence=np.array([]), correct=np.array([], dtype=np.bool_))
     assert len(bins.share) == 0
     assert math.isnan(bins.error)
 
@@ -43,6 +43,6 @@ def test_the_error_is_that_of_the_evaluation(logits: list[tuple[float, float, fl
     given_logits = torch.tensor([row[:3] for row in logits], dtype=torch.float64)
     target = torch.tensor([row[3] for row in logits])
     confidence, predicted = given_logits.softmax(dim=1).max(dim=1)
-    bins = reliability(confidence=confidence.numpy(), correct=(predicted == target).numpy())
+    bins = calibration_bins(confidence=confidence.numpy(), correct=(predicted == target).numpy())
     assert bins.share.sum() == pytest.approx(1)
     assert bins.error == pytest.approx(expected_calibration_error(logits=given_logits, target=target), abs=1e-12)
