@@ -1,4 +1,4 @@
-"""The program `pixelcam`: one module a command, and what a notebook may use of all this.
+"""The program `pixelcam`: one module a command.
 
 May import every other package.
 """
