@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.cams.methods import compute_cam, untouched
 from pipeline.data.image_store import square_batch
-from pipeline.data.images import ImageLike, as_pixels
+from pipeline.data.images import ImageLike, as_pixels, several
 from pipeline.data.maps import resize_map
 from pipeline.encoders.encoder import Encoder, EncoderSpec, published_input
 from pipeline.encoders.image_heads import ImageHead
@@ -57,7 +57,7 @@ def timm_cam(
     device = next(model.parameters()).device
     encoder = _whole_model(model, input_size).to(device)
     head = _OwnHead(encoder)
-    pixels = [as_pixels(image) for image in images]
+    pixels = [as_pixels(image) for image in several(images)]
     batch = square_batch(pixels, encoder.spec.input_size).to(device)
     with untouched(encoder):
         _check_head(encoder, head, chosen, layers)

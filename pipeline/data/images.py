@@ -5,7 +5,7 @@ What is odd and accepted all the same is remarked upon: one line per kind, with 
 
 import re
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -156,6 +156,13 @@ class DecodedMask:
 def read_image(path: Path) -> NDArray[np.uint8]:
     """Read an image file as RGB, uint8 (H, W, 3); see `decode_image`."""
     return decode_image(path).pixels
+
+
+def several(images: Sequence[ImageLike]) -> Sequence[ImageLike]:
+    """Return a list of images; raise a `PixelCAMError` for a single file, whose letters would be taken for files."""
+    if isinstance(images, str | Path):
+        raise PixelCAMError(f"{images}: expected a list of images, got one; put it into a list")
+    return images
 
 
 def as_pixels(image: ImageLike) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline.cams.views import PLAIN
 from pipeline.data.image_store import square_batch
-from pipeline.data.images import ImageLike, as_pixels
+from pipeline.data.images import ImageLike, as_pixels, several
 from pipeline.data.maps import Localization, Localizer, resize_map, scale_images
 from pipeline.models.files import weights_sha256
 from pipeline.models.loading import as_localizer, load_net, map_params
@@ -72,7 +72,7 @@ class Predictor:
         Raises:
             PixelCAMError: a file cannot be read, or pixels are of another type or shape.
         """
-        starts = range(0, len(images), batch_size)
+        starts = range(0, len(several(images)), batch_size)
         batches = ([as_pixels(image) for image in images[start : start + batch_size]] for start in starts)
         return [prediction for batch in batches for prediction in self.predict_batch(batch)]
 

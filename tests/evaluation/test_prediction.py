@@ -53,5 +53,7 @@ def test_a_teacher_needs_params(finished: Run) -> None:
 def test_what_is_no_image_is_refused(pixels: np.ndarray, finished: Run) -> None:
     with pytest.raises(PixelCAMError, match=r"expected a list of images, each a file or an array uint8 \(H, W, 3\)"):
         load_model(finished.pixelcam).predict([pixels])
+    with pytest.raises(PixelCAMError, match=r"^one\.png: expected a list of images, got one; put it into a list$"):
+        load_model(finished.pixelcam).predict("one.png")
     with pytest.raises(PixelCAMError, match=r"nowhere\.png"):
         load_model(finished.pixelcam).predict(["nowhere.png"])
