@@ -3,7 +3,7 @@
 Whole shards are written at a time, each while the rows of the next one are computed.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,11 +94,8 @@ class PseudoLabelStore:
         if image_id not in self._row_of:
             raise PixelCAMError(f"{self.path}: holds no image '{image_id}'; {REMEDY}")
         row = self._row_of[image_id]
-        return StoredImage(
-            self._read_row("labels", row),
-            self._read_row("cam", row),
-            int(self.class_idx()[row]),
-        )
+        labels, cam = self._read_rows(("labels", "cam"), row)
+        return StoredImage(labels, cam, int(self.class_idx()[row]))
 
     def describe(self) -> dict[str, Any]:
         """Return what the store says of itself, and its counts: all that determines its labels."""
@@ -170,11 +167,17 @@ class PseudoLabelStore:
         self._arrays[name] = array
         return array
 
-    def _read_row(self, name: str, row: int) -> npt.NDArray[Any]:
-        with self._naming_damage(name, f"row {row}"):
-            if name not in self._rows:
-                self._rows[name] = ZarrRows(self.path / name)
-            return self._rows[name].read(row)
+    def _read_rows(self, names: Sequence[str], row: int) -> Iterator[npt.NDArray[Any]]:
+        """Yield a row of several arrays, all of which are read at once."""
+        waiting = []
+        for name in names:
+            with self._naming_damage(name, f"row {row}"):
+                if name not in self._rows:
+                    self._rows[name] = ZarrRows(self.path / name)
+                waiting.append(self._rows[name].begin_reading(row))
+        for name, wait in zip(names, waiting, strict=True):
+            with self._naming_damage(name, f"row {row}"):
+                yield wait()
 
     def _read_whole(self, name: str) -> npt.NDArray[Any]:
         array = self._array(name)
