@@ -25,7 +25,7 @@ class Outcome:
         case: which of its cases, such as an encoder.
         work: what was measured, and `against`: what it was compared with.
         figure: the value, in `unit`.
-        reach: how to read `target`.
+        reach: how to read `target`, which is None where a figure is there to be known alone.
         details: what the figure comes from, in JSON's types.
     """
 
@@ -36,12 +36,14 @@ class Outcome:
     figure: float
     unit: str
     reach: Reach
-    target: float
+    target: float | None
     details: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def reached(self) -> bool:
         """Tell whether the target was reached."""
+        if self.target is None:
+            return True
         return self.figure <= self.target if self.reach is Reach.AT_MOST else self.figure >= self.target
 
     def as_json(self) -> dict[str, Any]:
@@ -62,8 +64,8 @@ class Skipped:
         return {**asdict(self), "skipped": True}
 
 
-def cost(row: str, case: str, work: str, against: str, *, times: Times, target: float) -> Outcome:
-    """Return how many times as long the one takes as the other, to be at most `target`."""
+def cost(row: str, case: str, work: str, against: str, *, times: Times, target: float | None) -> Outcome:
+    """Return how many times as long the one takes as the other, to be at most `target` where there is one."""
     return Outcome(
         row=row,
         case=case,

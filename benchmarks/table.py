@@ -17,8 +17,8 @@ def line_of(outcome: Outcome | Skipped) -> str:
     if isinstance(outcome, Skipped):
         return _line(outcome.row, outcome.case, f"not measured: {outcome.reason}")
     figure = f"{outcome.figure:.3g} {outcome.unit}"
-    target = f"{outcome.reach} {outcome.target:g}"
-    reached = "yes" if outcome.reached else "NO"
+    target = "none" if outcome.target is None else f"{outcome.reach} {outcome.target:g}"
+    reached = "-" if outcome.target is None else "yes" if outcome.reached else "NO"
     return _line(outcome.row, outcome.case, outcome.work, outcome.against, figure, target, reached)
 
 

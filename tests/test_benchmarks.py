@@ -20,7 +20,7 @@ from pipeline.runtime.devices import make_fabric
 
 CPU = torch.device("cpu")
 FIGURES = {
-    "joint_step": ["joint training step"],
+    "joint_step": ["joint step, linear head", "joint step, hypercolumn head", "joint step, decoder head"],
     "cam_reading": ["CAM by method cam"],
     "gradient_maps": ["gradcam", "gradcam", "layercam", "layercam"],
     "pooled_pixels": ["PxAP"] * 4,
@@ -95,6 +95,8 @@ def test_the_table_has_a_line_for_each_outcome() -> None:
     assert title().split() == list(COLUMNS)
     line = line_of(outcome_of(figure=1.2345, unit="times as long", target=1.05))
     assert line.split() == ["r", "c", "w", "a", "1.23", "times", "as", "long", "at", "most", "1.05", "NO"]
+    known = line_of(outcome_of(figure=1.2345, unit="times as long", target=None))
+    assert known.split()[-2:] == ["none", "-"]
     assert "not measured: because" in line_of(Skipped(row="r", case="c", reason="because"))
 
 

@@ -1,4 +1,4 @@
-"""What classifies pixels: PixelCAM's one convolution, or the decoder of the two-step baseline."""
+"""What classifies pixels: PixelCAM's one convolution, one on maps of several depths, or a decoder that mixes these."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from pipeline.encoders.encoder import Encoder
 from pipeline.params.vocabulary import PixelHeadName
 
 DECODER_WIDTH: Final = 64  # channels of every decoder block
+SPACED: Final = 4  # parts that the depths of an encoder with maps of one size are divided into
 FINEST_STRIDE: Final = 4  # of the feature maps that a decoder takes in; finer ones cost most and say least
 
 
@@ -48,6 +49,30 @@ class LinearPixelHead(PixelHead):
         return self.convolution(feature_maps[-1])  # type: ignore[no-any-return]
 
 
+class Hypercolumn(PixelHead):
+    """One 1x1 convolution on the maps of several depths, each normalized, brought to the finest grid among them.
+
+    Convolution and interpolation are both linear, so each map is classified on its own grid and the logits are enlarged
+    and added: the same numbers, without ever holding the enlarged features. Source: Hariharan et al., Hypercolumns for
+    object segmentation and fine-grained localization, CVPR 2015. An encoder whose maps are all of one size gives depths
+    evenly spaced on the way to the last.
+    """
+
+    name = PixelHeadName.HYPERCOLUMN
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        taken = _finer_layers(encoder) or _spaced_layers(encoder)
+        self.layers = tuple(taken)
+        self.classify = nn.ModuleList(_normalized(channels) for channels in (*taken.values(), encoder.channels))
+
+    def forward(self, feature_maps: Sequence[Tensor]) -> Tensor:
+        """Return pixel logits on the grid of the finest feature map."""
+        size = feature_maps[0].shape[-2:]
+        logits = [classify(each) for classify, each in zip(self.classify, feature_maps, strict=True)]
+        return torch.stack([interpolate(each, size=size, mode="bilinear") for each in logits]).sum(dim=0)
+
+
 class Decoder(PixelHead):
     """Lead the last feature map up to the finest grid, taking in the maps of the depths on the way.
 
@@ -75,8 +100,8 @@ class Decoder(PixelHead):
         return self.classify(decoded)  # type: ignore[no-any-return]
 
 
-PIXEL_HEADS: Final[dict[PixelHeadName, type[LinearPixelHead] | type[Decoder]]] = {
-    head.name: head for head in (LinearPixelHead, Decoder)
+PIXEL_HEADS: Final[dict[PixelHeadName, type[LinearPixelHead] | type[Hypercolumn] | type[Decoder]]] = {
+    head.name: head for head in (LinearPixelHead, Hypercolumn, Decoder)
 }
 
 
@@ -94,16 +119,36 @@ def _block(channels: int) -> nn.Sequential:
     )
 
 
+def _normalized(channels: int) -> nn.Sequential:
+    """Return layer normalization over a map's channels and cells, and a 1x1 convolution that begins small."""
+    convolution = nn.Conv2d(channels, 2, kernel_size=1)
+    nn.init.normal_(convolution.weight, std=0.01)
+    nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+    return nn.Sequential(nn.GroupNorm(1, channels), convolution)
+
+
 def _finer_layers(encoder: Encoder) -> dict[int, int]:
     """Return the deepest depth of each grid finer than the last feature map's, finest first, with its channels."""
     size = encoder.spec.input_size
-    training = encoder.training
-    with torch.no_grad():
-        *maps, last = encoder.eval().forward_layers(encoder.mean.new_zeros(1, 3, size, size), range(encoder.depths - 1))
-    encoder.train(training)
-    widths = [feature_map.shape[-1] for feature_map in maps]
+    *maps, last = _shapes(encoder, range(encoder.depths - 1))
+    widths = [shape[-1] for shape in maps]
     return {
-        depth: int(feature_map.shape[1])
-        for depth, feature_map in enumerate(maps)
-        if last.shape[-1] < widths[depth] <= size // FINEST_STRIDE and widths[depth] not in widths[depth + 1 :]
+        depth: shape[1]
+        for depth, shape in enumerate(maps)
+        if last[-1] < shape[-1] <= size // FINEST_STRIDE and shape[-1] not in widths[depth + 1 :]
     }
+
+
+def _spaced_layers(encoder: Encoder) -> dict[int, int]:
+    """Return depths on the way to the last one, evenly spaced, with their channels."""
+    depths = sorted({part * encoder.depths // SPACED for part in range(1, SPACED)} - {encoder.depths - 1})
+    return {depth: shape[1] for depth, shape in zip(depths, _shapes(encoder, depths), strict=False)}
+
+
+def _shapes(encoder: Encoder, layers: Sequence[int]) -> list[torch.Size]:
+    """Return the shapes of the feature maps of some depths, and of the last one, for an image of the input size."""
+    size, training = encoder.spec.input_size, encoder.training
+    with torch.no_grad():
+        maps = encoder.eval().forward_layers(encoder.mean.new_zeros(1, 3, size, size), layers)
+    encoder.train(training)
+    return [each.shape for each in maps]

@@ -35,6 +35,8 @@ from pipeline.params.vocabulary import (
     Initialization,
     LossResolution,
     OptimizerName,
+    PixelHeadName,
+    Refinement,
     Regularization,
     Schedule,
     Selection,
@@ -90,9 +92,10 @@ def _name_alone(value: object) -> object:
 
 
 class ModelParams(Section):
-    """What both models have in common."""
+    """What both models have in common, and the head that PixelCAM has besides."""
 
     image_head: ImageHeadName
+    pixel_head: PixelHeadName
     output_stride: Literal[8, 16, 32] | None
     input_size: Annotated[int, Strict(), Field(ge=32)]
 
@@ -189,6 +192,7 @@ class ExtractionParams(Section):
     """Where a CAM is cut into pseudo-labels."""
 
     batch_size: PositiveInt
+    refine: Refinement
     foreground_rule: ForegroundRule
     foreground_threshold: OpenFraction
     foreground_fraction: OpenFraction
@@ -281,6 +285,11 @@ class Params(Section):
                     f"{class_count}: classes are matched by their position, so list as many"
                 )
         return self
+
+    @property
+    def pixel_head(self) -> PixelHeadName:
+        """Return the pixel head that is trained: `negev` brings its own, as published."""
+        return PixelHeadName.DECODER if self.train_pixelcam.approach is Approach.NEGEV else self.model.pixel_head
 
     @property
     def final_model(self) -> str:

@@ -48,6 +48,7 @@ class PixelHeadName(StrEnum):
     """How the pixel head turns feature maps into pixel logits; see `pipeline.encoders.pixel_heads`."""
 
     LINEAR = "linear"
+    HYPERCOLUMN = "hypercolumn"
     DECODER = "decoder"
 
 
@@ -125,6 +126,15 @@ class ForegroundRule(StrEnum):
     THRESHOLD = "threshold"
     OTSU = "otsu"
     PERCENTILE = "percentile"
+
+
+class Refinement(StrEnum):
+    """How a map is refined by the image's edges before it is cut; see `pipeline.pseudo_labels.refinement`."""
+
+    NONE = "none"
+    PAMR = "pamr"
+    RANDOM_WALK = "random_walk"
+    SLIC = "slic"
 
 
 class Approach(StrEnum):

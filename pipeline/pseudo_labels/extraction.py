@@ -15,8 +15,9 @@ from pipeline.models.files import weights_sha256
 from pipeline.models.loading import as_localizer, load_net, map_params
 from pipeline.params.config import ExtractionParams, Params
 from pipeline.params.errors import PixelCAMError
-from pipeline.params.vocabulary import BACKGROUND
+from pipeline.params.vocabulary import BACKGROUND, Refinement
 from pipeline.pseudo_labels.quality import LabelQuality
+from pipeline.pseudo_labels.refinement import PARAMETERS, refine_cams
 from pipeline.pseudo_labels.store import StoredImage, write_store
 from pipeline.pseudo_labels.thresholding import make_pseudo_labels
 from pipeline.runtime.collectives import in_order
@@ -69,7 +70,8 @@ def extract_pseudo_labels(
     labelled = _labelled(images.share(), localizer, section, background, fabric, quality)
     rows = chain.from_iterable(in_order(_rows(launch_ahead(labelled, depth=depth))))
     attributes = {
-        **section.model_dump(mode="json", exclude={"batch_size"}),
+        **section.model_dump(mode="json", exclude={"batch_size", "refine"}),
+        **_describe_refinement(section.refine),
         "cam_method": "pixelcam",  # unless what follows names a method of CAM
         **{f"cam_{name}": value for name, value in read.model_dump(mode="json").items()},
         "background_class": None if background is None else source.classes[background],
@@ -86,6 +88,11 @@ def extract_pseudo_labels(
         deque(rows, maxlen=0)  # there are none here, but the first process needs what is made on the way
     quality.join()
     return quality.summary()
+
+
+def _describe_refinement(refine: Refinement) -> dict[str, Any]:
+    """Return what the store says of it: nothing where there is none, as stores did before there was any."""
+    return {} if refine is Refinement.NONE else {"refine": refine.value, "refine_parameters": PARAMETERS[refine]}
 
 
 def _write(output: Path, rows: Iterator[StoredImage], images: ScoredSet, attributes: dict[str, Any]) -> None:
@@ -111,10 +118,11 @@ def _labelled(
 ) -> Iterator[_Labelled]:
     """Launch batch by batch, in the order of the manifest, and count the quality of the labels; wait for no device."""
     for batch in progress(images, label="pseudo-labels"):
-        class_idx = to_device(batch.class_idx, fabric.device)
+        pixels, class_idx = to_device(batch.images, fabric.device), to_device(batch.class_idx, fabric.device)
         with fabric.autocast():
-            cam = localizer(to_device(batch.images, fabric.device), class_idx).maps
-        labels = make_pseudo_labels(resize_map(cam, (images.mask_size, images.mask_size)), params)
+            cam = localizer(pixels, class_idx).maps
+        refined = refine_cams(resize_map(cam, (images.mask_size, images.mask_size)), pixels, params)
+        labels = make_pseudo_labels(refined, params)
         if background_class_idx is not None:
             labels.masked_fill_((class_idx == background_class_idx)[:, None, None], BACKGROUND)
         quality.update(labels, batch)

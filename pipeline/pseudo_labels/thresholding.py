@@ -10,7 +10,7 @@ from torch.nn.functional import max_pool2d
 
 from pipeline.params.config import ExtractionParams
 from pipeline.params.errors import PixelCAMError
-from pipeline.params.vocabulary import BACKGROUND, FOREGROUND, IGNORE, ForegroundRule
+from pipeline.params.vocabulary import BACKGROUND, FOREGROUND, IGNORE, ForegroundRule, Refinement
 
 OTSU_BINS: Final = 256
 
@@ -38,6 +38,7 @@ def threshold_cam(
         raise PixelCAMError(f"cam must be one map (H, W) in [0, 1], got {cam.shape} from {cam.min()} to {cam.max()}")
     params = ExtractionParams(
         batch_size=1,
+        refine=Refinement.NONE,
         foreground_rule=ForegroundRule.THRESHOLD,
         foreground_threshold=foreground_threshold,
         foreground_fraction=background_fraction,  # of another rule

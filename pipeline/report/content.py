@@ -139,6 +139,7 @@ def _setting(params: Params) -> Setting:
     trainings = {"teacher": params.train_teacher, "pixelcam": params.train_pixelcam}
     return Setting(
         approach=params.train_pixelcam.approach,
+        pixel_head=params.pixel_head,
         redraw=params.train_pixelcam.redraw,
         scored=params.evaluate_ood.weights,
         test_time=params.evaluate_ood.test_time[0],

@@ -216,7 +216,9 @@ def describe_rule(attributes: Mapping[str, Any]) -> str:
     eroded = f"; both lose {erosion} {'pixel' if erosion == 1 else 'pixels'} at their edges" if erosion else ""
     background_class = attributes.get("background_class")
     empty = f"; images of {background_class} are background throughout" if background_class else ""
-    return f"foreground is {foreground}, background {background}{eroded}{empty}"
+    refine = attributes.get("refine")
+    refined = f"; maps were refined by {refine} {attributes['refine_parameters']} before" if refine else ""
+    return f"foreground is {foreground}, background {background}{eroded}{empty}{refined}"
 
 
 def _percent(fraction: float) -> str:

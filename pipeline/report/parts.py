@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from pipeline.params.vocabulary import Approach, TestTime, Weights
+from pipeline.params.vocabulary import Approach, PixelHeadName, TestTime, Weights
 from pipeline.report.overlays import Picture
 
 MODELS: Final = {"teacher": "Teacher", "pixelcam": "PixelCAM"}  # as in evaluation.json, and as on the page
@@ -117,6 +117,7 @@ class Setting:
 
     Attributes:
         approach: how PixelCAM learned.
+        pixel_head: what of PixelCAM classifies pixels.
         redraw: whether each step draws pixels anew, rather than from the same few of each image.
         scored: which weights are scored.
         test_time: what is done to images or models before they are scored.
@@ -125,6 +126,7 @@ class Setting:
     """
 
     approach: Approach
+    pixel_head: PixelHeadName
     redraw: bool
     scored: Weights
     test_time: TestTime

@@ -15,9 +15,11 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
+from pipeline.data.image_store import square_batch
 from pipeline.data.maps import resize_map
 from pipeline.params.config import Params
 from pipeline.params.vocabulary import PIXEL_LABELS
+from pipeline.pseudo_labels.refinement import refine_cams
 from pipeline.pseudo_labels.thresholding import make_pseudo_labels
 from pipeline.report.overlays import (
     Picture,
@@ -45,7 +47,8 @@ def draw_overview(gallery: Sequence[GalleryImage], params: Params) -> Picture:
     shown = gallery[(len(gallery) - 1) // 2]
     side = params.model.input_size
     cam = resize_map(torch.from_numpy(shown.teacher.map).unsqueeze(0), (side, side))
-    labels = make_pseudo_labels(cam, params.extract_pseudo_labels)
+    cut = params.extract_pseudo_labels
+    labels = make_pseudo_labels(refine_cams(cam, square_batch([shown.image], side), cut), cut)
     truth = shown.image if shown.mask is None else mask_contour(shown.image, mask=shown.mask)
     row = [
         shown.image,

@@ -22,7 +22,6 @@ from pipeline.params.vocabulary import (
     Frozen,
     Initialization,
     LossResolution,
-    PixelHeadName,
     Selection,
 )
 from pipeline.pseudo_labels.drawing import FixedSeeds, draw_pixels
@@ -138,8 +137,7 @@ def _initial_model(teacher: Path, params: Params, *, classes: int) -> PixelCAM:
             start, _ = load_net(teacher)
         case Initialization.ENCODER_WEIGHTS:
             start = start_teacher(params, classes=classes)
-    pixel_head = PixelHeadName.DECODER if section.approach is Approach.NEGEV else PixelHeadName.LINEAR
-    model = build_pixelcam(start.encoder, start.image_head, pixel_head, seed=params.seed)
+    model = build_pixelcam(start.encoder, start.image_head, params.pixel_head, seed=params.seed)
     if section.approach in (Approach.TWO_STEP, Approach.NEGEV):
         model.image_head.requires_grad_(False)  # the encoder is frozen by the training itself
     return model

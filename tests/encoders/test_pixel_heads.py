@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch.nn.functional import conv2d, group_norm, interpolate
 
 from pipeline.encoders.encoder import Encoder, build_encoder
-from pipeline.encoders.pixel_heads import Decoder, LinearPixelHead, build_pixel_head
+from pipeline.encoders.pixel_heads import Decoder, Hypercolumn, LinearPixelHead, build_pixel_head
 from pipeline.params.vocabulary import EncoderWeights, PixelHeadName
 
 
@@ -57,19 +58,48 @@ def test_a_decoder_climbs_to_stride_4_over_the_grids_that_there_are(
     assert logits.shape == (2, 2, sizes[0], sizes[0])
 
 
-def test_a_decoder_uses_every_map(encoder: Encoder) -> None:
-    decoder = Decoder(encoder)
-    maps = [torch.rand(1, *each.shape[1:]) for each in encoder.forward_layers(torch.rand(1, 3, 64, 64), decoder.layers)]
+@pytest.mark.parametrize("kind", [Decoder, Hypercolumn])
+def test_a_head_on_several_maps_uses_every_one(encoder: Encoder, kind: type[Decoder] | type[Hypercolumn]) -> None:
+    head = kind(encoder)
+    maps = [torch.rand(1, *each.shape[1:]) for each in encoder.forward_layers(torch.rand(1, 3, 64, 64), head.layers)]
     for each in maps:
         each.requires_grad_()
-    decoder(maps).sum().backward()
+    head(maps)[:, 1].sum().backward()
     assert all(each.grad is not None and bool(each.grad.any()) for each in maps)
 
 
-def test_building_a_decoder_leaves_the_encoder_as_it_was(encoder: Encoder) -> None:
+@pytest.mark.parametrize(
+    ("name", "output_stride", "sizes"),
+    [
+        ("test_efficientnet", 16, [16, 8, 4]),
+        ("test_efficientnet", 8, [16, 8]),
+        ("test_convnext", None, [16, 8, 4, 2]),
+        ("test_vit", None, [4, 4, 4, 4]),
+    ],
+)
+def test_a_hypercolumn_is_one_convolution_on_enlarged_and_joined_maps(
+    name: str, output_stride: int | None, sizes: list[int]
+) -> None:
+    encoder = make_encoder(name, output_stride).eval()
+    head = Hypercolumn(encoder)
+    with torch.inference_mode():
+        maps = encoder.forward_layers(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)), head.layers)
+        assert [each.shape[-1] for each in maps] == sizes
+        logits = head(maps)
+        state = head.state_dict()
+        normalized = [group_norm(each, 1, state[f"classify.{k}.0.weight"]) for k, each in enumerate(maps)]
+        enlarged = [interpolate(each, size=maps[0].shape[-2:], mode="bilinear") for each in normalized]
+        weight = torch.cat([state[f"classify.{k}.1.weight"] for k in range(len(maps))], dim=1)
+        bias = torch.stack([state[f"classify.{k}.1.bias"] for k in range(len(maps))]).sum(dim=0)
+        expected = conv2d(torch.cat(enlarged, dim=1), weight, bias)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("head", PixelHeadName)
+def test_building_a_head_leaves_the_encoder_as_it_was(encoder: Encoder, head: PixelHeadName) -> None:
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     for training in (True, False):
         encoder.train(training)
-        build_pixel_head(PixelHeadName.DECODER, encoder)
+        build_pixel_head(head, encoder)
         assert encoder.training is training
     assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.params.config import ExtractionParams
 from pipeline.params.errors import PixelCAMError
-from pipeline.params.vocabulary import BACKGROUND, FOREGROUND, IGNORE, ForegroundRule
+from pipeline.params.vocabulary import BACKGROUND, FOREGROUND, IGNORE, ForegroundRule, Refinement
 from pipeline.pseudo_labels.thresholding import make_pseudo_labels, threshold_cam
 
 TENTHS = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
@@ -27,6 +27,7 @@ def rule(
 ) -> ExtractionParams:
     return ExtractionParams(
         batch_size=1,
+        refine=Refinement.NONE,
         foreground_rule=name,
         foreground_threshold=threshold,
         foreground_fraction=foreground,

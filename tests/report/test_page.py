@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.params.vocabulary import IGNORE, Approach, TestTime, Weights
+from pipeline.params.vocabulary import IGNORE, Approach, PixelHeadName, TestTime, Weights
 from pipeline.report.page import render_report
 from pipeline.report.parts import (
     DomainReport,
@@ -29,6 +29,7 @@ HOSTILE = "<script>alert('x')</script>\"&.png"
 VOID = {"meta", "link", "br", "hr", "input"}
 SETTING = Setting(
     approach=Approach.JOINT,
+    pixel_head=PixelHeadName.LINEAR,
     redraw=True,
     scored=Weights.SELECTED,
     test_time=TestTime.NONE,

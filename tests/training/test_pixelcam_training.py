@@ -292,6 +292,19 @@ def test_baselines_train_what_they_should_and_leave_the_rest_of_the_teacher(fini
         assert frozen == all(torch.equal(trained[name], teacher[name]) for name in teacher), approach
 
 
+@pytest.mark.parametrize("head", ["hypercolumn", "decoder"])
+def test_a_head_of_choice_learns_together_with_the_encoder(finished: Run, tmp_path: Path, head: str) -> None:
+    teacher = load_file(finished.teacher / "model.safetensors")
+    folder = _train(finished, tmp_path / head, {"model.pixel_head": head, "train_pixelcam.steps": 2})
+    model, info = load_pixelcam(folder)
+    assert info.pixel_head == head
+    assert model(torch.zeros(1, 3, 64, 64)).pixel_logits.shape == (1, 2, 16, 16)
+    trained = load_file(folder / "model.safetensors")
+    learned = [name for name in teacher if trained[name].dtype.is_floating_point and "running" not in name]
+    assert not any(torch.equal(trained[name], teacher[name]) for name in learned if name.endswith("conv_stem.weight"))
+    assert any(name.startswith("pixel_head.") for name in trained)
+
+
 def test_the_supervised_bound_learns_from_masks_and_not_from_pseudo_labels(finished: Run, tmp_path: Path) -> None:
     changes = {"train_pixelcam.approach": "supervised"}
     expected = digests(_train(finished, tmp_path / "first", changes))
