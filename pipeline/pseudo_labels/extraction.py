@@ -116,7 +116,10 @@ def _labelled(
     fabric: Fabric,
     quality: LabelQuality,
 ) -> Iterator[_Labelled]:
-    """Launch batch by batch, in the order of the manifest, and count the quality of the labels; wait for no device."""
+    """Launch batch by batch, in the order of the manifest, and count the quality of the labels.
+
+    No device is waited for, unless maps are refined on the processor.
+    """
     for batch in progress(images, label="pseudo-labels"):
         pixels, class_idx = to_device(batch.images, fabric.device), to_device(batch.class_idx, fabric.device)
         with fabric.autocast():
