@@ -19,6 +19,7 @@ from pipeline.encoders.encoder import Encoder, EncoderSpec, published_input
 from pipeline.encoders.image_heads import ImageHead
 from pipeline.params.errors import PixelCAMError
 from pipeline.params.vocabulary import CamMethod, ImageHeadName
+from pipeline.runtime.files import is_shortage
 
 
 class ImageCam(NamedTuple):
@@ -48,7 +49,7 @@ def timm_cam(
         input_size: side of the square in pixels; None: the one that timm names.
 
     Raises:
-        PixelCAMError: the model has no classifier, or gives no feature map; or a layer or method does not fit it.
+        PixelCAMError: the model has no classifier, or gives no feature map; a layer, method or class does not fit it.
     """
     try:
         chosen = CamMethod(method)
@@ -58,10 +59,13 @@ def timm_cam(
     encoder = _whole_model(model, input_size).to(device)
     head = _OwnHead(encoder)
     pixels = [as_pixels(image) for image in several(images)]
+    if not pixels:
+        return []
     batch = square_batch(pixels, encoder.spec.input_size).to(device)
     with untouched(encoder):
-        _check_head(encoder, head, chosen, layers)
-        classes = _predicted(encoder, batch) if class_idx is None else torch.tensor(class_idx, device=device)
+        predicted = _predict(encoder, head, batch)
+        _check_layers(encoder, chosen, layers)
+        classes = predicted if class_idx is None else _asked(class_idx, len(batch), head.classes).to(device)
         cams, _ = compute_cam(encoder, head, batch, classes, method=chosen, layers=layers)
     return [
         ImageCam(resize_map(cam.unsqueeze(0), image.shape[:2])[0].cpu().numpy(), index)
@@ -122,14 +126,20 @@ def _whole_model(model: nn.Module, input_size: int | None) -> _WholeModel:
     return _WholeModel(model, spec)
 
 
-def _check_head(encoder: _WholeModel, head: _OwnHead, method: CamMethod, layers: Sequence[int]) -> None:
-    """Refuse a model that gives no feature map, and a map of tokens that the head does not look at."""
-    size = encoder.spec.input_size
+def _predict(encoder: _WholeModel, head: _OwnHead, batch: Tensor) -> Tensor:
+    """Return the class that is predicted for each image, int64 (B,); refuse a model that gives no feature map."""
     try:
         with torch.no_grad():
-            head(encoder(torch.zeros(1, 3, size, size, device=encoder.mean.device)))
+            return head(encoder(batch)).argmax(dim=1)  # type: ignore[no-any-return]
     except (RuntimeError, AssertionError, AttributeError) as error:
+        if is_shortage(error):
+            raise
+        size = encoder.spec.input_size
         raise PixelCAMError(f"model: {encoder.spec.name} gives no feature map for {size} px ({error})") from error
+
+
+def _check_layers(encoder: _WholeModel, method: CamMethod, layers: Sequence[int]) -> None:
+    """Refuse a map of tokens that the head does not look at."""
     class_token_alone = getattr(encoder.trunk, "global_pool", None) == "token"
     if class_token_alone and -1 in layers and method not in (CamMethod.ROLLOUT, CamMethod.EIGENCAM, CamMethod.SCORECAM):
         raise PixelCAMError(
@@ -138,7 +148,10 @@ def _check_head(encoder: _WholeModel, head: _OwnHead, method: CamMethod, layers:
         )
 
 
-def _predicted(encoder: _WholeModel, batch: Tensor) -> Tensor:
-    with torch.no_grad():
-        features = encoder(batch)
-        return encoder.logits(features, encoder.output).argmax(dim=1)
+def _asked(class_idx: Sequence[int], images: int, classes: int) -> Tensor:
+    """Return the classes that are asked for, int64 (B,)."""
+    if len(class_idx) != images or not all(0 <= index < classes for index in class_idx):
+        raise PixelCAMError(
+            f"class_idx: expected one class from 0 to {classes - 1} for each of {images} images, got {list(class_idx)}"
+        )
+    return torch.tensor(class_idx)

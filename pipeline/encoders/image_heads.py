@@ -57,7 +57,7 @@ class GapHead(ImageHead):
     def __init__(self, *, channels: int, classes: int) -> None:
         super().__init__(channels=channels, classes=classes)
         self.linear = nn.Linear(channels, classes)
-        _start_small(self.linear)
+        start_small(self.linear)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return image logits, float (B, K)."""
@@ -78,7 +78,7 @@ class _MapHead(ImageHead):
         super().__init__(channels=channels, classes=classes)
         maps = classes * self.maps_per_class
         self.convolution = nn.Conv2d(channels, maps, self.kernel_size, padding=self.kernel_size // 2)
-        _start_small(self.convolution)
+        start_small(self.convolution)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return image logits, float (B, K)."""
@@ -155,7 +155,7 @@ class DeepMILHead(ImageHead):
         self.score = nn.Conv2d(DEEPMIL_HIDDEN, 1, kernel_size=1, bias=False)  # w; softmax would undo a bias
         self.linear = nn.Linear(channels, classes)
         for layer in (self.content, self.gate, self.score, self.linear):
-            _start_small(layer)
+            start_small(layer)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return image logits, float (B, K)."""
@@ -197,7 +197,7 @@ class SATHead(ImageHead):
             self.query
         )  # times small keys: M begins near 1/2, and each attention head with a view of its own
         for layer in (self.projections, self.output, self.convolution):
-            _start_small(layer)
+            start_small(layer)
         kernel = torch.tensor(SAT_SMOOTHING)
         self.register_buffer("smoothing", torch.outer(kernel, kernel)[None, None], persistent=False)
 
@@ -259,7 +259,7 @@ def build_image_head(name: ImageHeadName, *, channels: int, classes: int) -> Ima
     return IMAGE_HEADS[name](channels=channels, classes=classes)
 
 
-def _start_small(layer: nn.Linear | nn.Conv2d) -> None:
+def start_small(layer: nn.Linear | nn.Conv2d) -> None:
     """Let all classes begin nearly alike, so that a pretrained encoder is not shaken by its new head."""
     nn.init.normal_(layer.weight, std=0.01)
     if layer.bias is not None:

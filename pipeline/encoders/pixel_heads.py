@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from pipeline.encoders.encoder import Encoder
+from pipeline.encoders.image_heads import start_small
 from pipeline.params.vocabulary import PixelHeadName
 
 DECODER_WIDTH: Final = 64  # channels of every decoder block
@@ -40,9 +41,7 @@ class LinearPixelHead(PixelHead):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.convolution = nn.Conv2d(encoder.channels, 2, kernel_size=1)
-        # Small, so that a pretrained encoder is not shaken by its new head.
-        nn.init.normal_(self.convolution.weight, std=0.01)
-        nn.init.zeros_(self.convolution.bias)  # type: ignore[arg-type]
+        start_small(self.convolution)
 
     def forward(self, feature_maps: Sequence[Tensor]) -> Tensor:
         """Return pixel logits on the grid of the last feature map."""
@@ -122,8 +121,7 @@ def _block(channels: int) -> nn.Sequential:
 def _normalized(channels: int) -> nn.Sequential:
     """Return layer normalization over a map's channels and cells, and a 1x1 convolution that begins small."""
     convolution = nn.Conv2d(channels, 2, kernel_size=1)
-    nn.init.normal_(convolution.weight, std=0.01)
-    nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+    start_small(convolution)
     return nn.Sequential(nn.GroupNorm(1, channels), convolution)
 
 

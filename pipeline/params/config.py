@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
-from pipeline.params.errors import PixelCAMError
+from pipeline.params.errors import PixelCAMError, shown
 from pipeline.params.types import (
     NO_BOOL,
     AnyDomain,
@@ -58,7 +58,12 @@ def read_sections(path: Path) -> dict[Any, Any]:
     except RecursionError as error:
         raise PixelCAMError(f"{path}: is not valid YAML: it is nested too deeply; restore the file") from error
     except DuplicateKeyError as error:
-        raise PixelCAMError(f"{path}: is not valid YAML: {error.problem}; keep one\n{error.problem_mark}") from error
+        key = (
+            str(error.problem).partition('"')[2].partition('" with value')[0]
+        )  # and then the values, which may be long
+        raise PixelCAMError(
+            f"{path}: is not valid YAML: the key {shown(key)} stands twice; keep one\n{error.problem_mark}"
+        ) from error
     except (YAMLError, ValueError) as error:  # ValueError: bytes that are no UTF-8, a date that does not exist
         raise PixelCAMError(f"{path}: is not valid YAML: {error}; mend that place") from error
     if not isinstance(values, dict):

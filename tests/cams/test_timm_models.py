@@ -106,6 +106,12 @@ def test_the_classifier_stays_as_it_is() -> None:
         ("test_resnet", {"method": "lime"}, "method: expected one of cam, gradcam, .*, got 'lime'"),
         ("test_vit", {"method": "layercam"}, r"layers: the classifier of test_vit reads the class token alone.*\[-2\]"),
         ("test_resnet", {"method": "layercam", "layers": [9]}, "test_resnet has depths"),
+        (
+            "test_resnet",
+            {"method": "cam", "class_idx": [5]},
+            r"class_idx: .* from 0 to 4 for each of 1 images, got \[5\]",
+        ),
+        ("test_resnet", {"method": "cam", "class_idx": [0, 1]}, r"class_idx: .* each of 1 images, got \[0, 1\]"),
         ("test_resnet", {"method": "rollout"}, "use a plain vision transformer"),
         ("test_mlp_mixer", {"method": "layercam"}, "gives no feature map"),
     ],
@@ -121,5 +127,6 @@ def test_what_is_no_classifier_or_no_image_is_refused() -> None:
         timm_cam(nn.Linear(2, 2), make_images(), method="cam")
     with pytest.raises(PixelCAMError, match="expected a timm model with a classifier"):
         timm_cam(timm.create_model("test_resnet", num_classes=0), make_images(), method="cam")
+    assert timm_cam(make_model("test_resnet"), [], method="cam") == []
     with pytest.raises(PixelCAMError, match=r"an array uint8 \(H, W, 3\), got uint8 \(96, 3\).*into a list"):
         timm_cam(make_model("test_resnet"), make_images()[0], method="cam")  # type: ignore[arg-type]

@@ -64,11 +64,11 @@ def test_rates_may_be_written_as_people_do(tmp_path: Path, text: str) -> None:
     [
         (
             SHIPPED + "\nseed: 3\n",
-            r"is not valid YAML: found duplicate key \"seed\" .*; keep one\n.*line \d+, column 1",
+            r"is not valid YAML: the key 'seed' stands twice; keep one\n.*line \d+, column 1",
         ),
         (
             SHIPPED.replace("  input_size: 320", "  input_size: 320\n  input_size: 64"),
-            'found duplicate key "input_size"',
+            "the key 'input_size' stands twice",
         ),
         (SHIPPED.replace("seed: 0", "seed:\t\t- 0: [", 1), r"is not valid YAML: (.*\n)*.*line 11, column"),
         ("[" * 1000, "is not valid YAML: it is nested too deeply; restore the file"),
