@@ -21,7 +21,7 @@ SIZE = (72, 60)  # width and height of the images: not square, and not the input
 CLASSES = ("benign", "malignant")
 COUNTS = {"home": {"train": 6, "val": 2, "test": 3}, "away": {"test": 4}}
 NO_AUGMENTATION = AugmentationParams(
-    enlarge=1, flip=False, rotate=False, brightness=0, contrast=0, saturation=0, hue=0, stain=0.0
+    enlarge=1, flip=False, rotate=False, brightness=0, contrast=0, saturation=0, hue=0, stain=0.0, blur=0.0, zoom=0.0
 )
 
 
@@ -114,7 +114,7 @@ def params_values(root: Path) -> dict[str, Any]:
     values["cam"] = {"method": "layercam", "layers": [-1], "scales": [1.0], "symmetries": 2}
     values["pixelcam_map"] = {"scales": [1.0], "symmetries": 1}
     values["extract_pseudo_labels"] |= {"batch_size": 4, "foreground_threshold": 0.5, "background_fraction": 0.3}
-    values["evaluate_ood"] |= {"map_size": 32, "batch_size": 2}
+    values["evaluate_ood"] |= {"weights": ["selected", "last", "val_accuracy"], "map_size": 32, "batch_size": 2}
     values["report"]["images_per_domain"] = 3
     return values
 

@@ -52,8 +52,8 @@ def predict(
         model: a model's folder, PixelCAM's or a teacher's.
         output: where `NAME_map.npy` or `NAME_map.png` and `NAME_overlay.png` go, or the group `heatmaps.zarr`.
         batch_size: images per forward pass.
-        params: say how maps are read (`pixelcam_map`, for a teacher `cam`) and which weights (`evaluate_ood.weights`).
-            None reads PixelCAM's map once, at the model's input size.
+        params: say how maps are read (`pixelcam_map`, for a teacher `cam`) and which weights (the first of
+            `evaluate_ood.weights`). None reads PixelCAM's map once, at the model's input size.
         map_format: the form of maps.
         maps_only: write no overlays, and name the files of maps as their images are named.
 

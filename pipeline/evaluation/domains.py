@@ -1,6 +1,6 @@
 """Score teacher and PixelCAM on the source and on domains that they never saw, as the params say and in variants."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from pipeline.evaluation.at_test_time import Adapter
 from pipeline.evaluation.domain_scores import Resampling
 from pipeline.evaluation.localizers import EvaluationDomain, evaluate_domain, fit_on_validation
 from pipeline.metrics.scores import Evaluation, ModelName
-from pipeline.models.files import kept_epochs, read_info
+from pipeline.models.files import check_kept, kept_epochs, read_info
 from pipeline.models.pixelcam import PixelCAM, load_pixelcam
 from pipeline.models.teacher import Teacher, load_teacher
 from pipeline.params.config import Params
@@ -33,18 +33,14 @@ class Variant:
     test_time: TestTime
 
 
-def list_variants(params: Params, kept: Collection[Weights]) -> tuple[Variant, ...]:
-    """Return what is scored: first the scores proper, then what differs from them in one thing each.
-
-    Args:
-        params: all parameters.
-        kept: the selections whose weights both models of the first chain have.
-    """
-    weights, first = params.evaluate_ood.weights, params.evaluate_ood.test_time[0]
+def list_variants(params: Params) -> tuple[Variant, ...]:
+    """Return what is scored: first the scores proper, then what differs from them in one thing each."""
+    weights, *other_weights = params.evaluate_ood.weights
+    first, *options = params.evaluate_ood.test_time
     return (
         Variant(params.seed, weights, first),
-        *(Variant(params.seed, weights, option) for option in params.evaluate_ood.test_time[1:]),
-        *(Variant(params.seed, other, first) for other in Weights if other in kept and other is not weights),
+        *(Variant(params.seed, weights, option) for option in options),
+        *(Variant(params.seed, other, first) for other in other_weights),
         *(Variant(seed, weights, first) for seed in params.seeds if seed != params.seed),
     )
 
@@ -79,10 +75,13 @@ def evaluate_models(
     kept = {seed: _kept_by_both(chain) for seed, chain in chains.items()}  # says at once which model is missing
     first = chains[params.seed]
     epochs = kept[params.seed]
+    for weights in params.evaluate_ood.weights:
+        check_kept(first.teacher, weights)
+        check_kept(first.pixelcam, weights)
     # Selections often choose the same epoch, whose scores are then known.
     states = {
         variant: (variant.seed, variant.test_time, epochs.get(variant.weights, variant.weights))
-        for variant in list_variants(params, epochs.keys())
+        for variant in list_variants(params)
     }
     repeated = len(set(states.values())) > 1
     scorer = _Scorer(domains, params, image_size=read_size(first, params), repeated=repeated)
@@ -154,7 +153,7 @@ class _Scorer:
 
     def _difference(self, variant: Variant) -> str:
         """Return in words what a variant differs in from the scores proper."""
-        first = list_variants(self.params, ())[0]
+        first = list_variants(self.params)[0]
         if variant.seed != first.seed:
             return f", seed {variant.seed}"
         if variant.test_time is not first.test_time:

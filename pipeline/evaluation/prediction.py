@@ -54,7 +54,7 @@ class Predictor:
 
     def __init__(self, folder: Path, params: Params | None) -> None:
         self._folder = folder
-        self._weights = Weights.SELECTED if params is None else params.evaluate_ood.weights
+        self._weights = Weights.SELECTED if params is None else params.evaluate_ood.weights[0]
         self._net, self._info = load_net(folder, self._weights)
         self._fabric = make_fabric()
         self._views: MapParams = PLAIN if params is None else map_params(self._net, params)
@@ -125,8 +125,8 @@ def load_model(folder: Path | str, *, params: Params | None = None) -> Predictor
 
     Args:
         folder: of the model, such as `models/pixelcam`.
-        params: say how maps are read (`pixelcam_map`, for a teacher `cam`) and which weights (`evaluate_ood.weights`).
-            None reads PixelCAM's map once, at the model's input size.
+        params: say how maps are read (`pixelcam_map`, for a teacher `cam`) and which weights (the first of
+            `evaluate_ood.weights`). None reads PixelCAM's map once, at the model's input size.
 
     Raises:
         PixelCAMError: a file is missing or damaged, or it is a teacher and there are no params.

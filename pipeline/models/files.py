@@ -85,6 +85,15 @@ def kept_epochs(folder: Path) -> dict[Weights, int]:
         raise _undescribed(folder, error) from error
 
 
+def check_kept(folder: Path, weights: Weights) -> None:
+    """Raise a `PixelCAMError` unless a model has these weights."""
+    if weights not in kept_epochs(folder):
+        raise PixelCAMError(
+            f"{folder / weights_file(weights)}: was not kept; add {weights} to keep in the params and train the model "
+            "again, or score other evaluate_ood.weights"
+        )
+
+
 def _read_description(folder: Path) -> dict[str, Any]:
     try:
         description: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
@@ -108,9 +117,8 @@ def load_weights(model: nn.Module, folder: Path, weights: Weights = Weights.SELE
     """Load a model's weights; raise a `PixelCAMError` if they are missing, damaged, do not fit or are not finite."""
     if weights == _read_description(folder)["selection"]:
         weights = Weights.SELECTED
+    check_kept(folder, weights)
     path = folder / weights_file(weights)
-    if weights is not Weights.SELECTED and not path.exists():
-        raise PixelCAMError(f"{path}: was not kept; add {weights} to keep in the params and train the model again")
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:

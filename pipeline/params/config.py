@@ -116,6 +116,8 @@ class AugmentationParams(Section):
     saturation: Jitter
     hue: Annotated[float, NO_BOOL, Field(ge=0, le=0.5)]
     stain: Jitter
+    blur: Annotated[float, NO_BOOL, Field(ge=0, le=8)]
+    zoom: Annotated[float, NO_BOOL, Field(ge=0, le=3)]
 
 
 class TrainingParams(Section):
@@ -205,19 +207,25 @@ class ExtractionParams(Section):
     erosion: Annotated[int, Strict(), Field(ge=0)]
 
 
+def _one_alone(value: object) -> object:
+    """Let a name stand for the list of it."""
+    return (value,) if isinstance(value, str) else value
+
+
 class EvaluationParams(Section):
     """How maps are compared with masks."""
 
-    weights: Weights
+    weights: Annotated[tuple[Weights, ...], BeforeValidator(_one_alone), Field(min_length=1)]
     test_time: tuple[TestTime, ...] = Field(min_length=1)
     map_size: Annotated[int, Strict(), Field(ge=16)]
     batch_size: PositiveInt
     resamples: Annotated[int, Strict(), Field(ge=100)]
 
     @model_validator(mode="after")
-    def _check_test_time(self) -> Self:
-        if len(set(self.test_time)) != len(self.test_time):
-            raise ValueError(f"test_time must not repeat an option, got {[option.value for option in self.test_time]}")
+    def _check_variants(self) -> Self:
+        for name, options in (("weights", self.weights), ("test_time", self.test_time)):
+            if len(set(options)) != len(options):
+                raise ValueError(f"{name} must not repeat an option, got {[option.value for option in options]}")
         return self
 
 

@@ -141,7 +141,7 @@ def _setting(params: Params) -> Setting:
         approach=params.train_pixelcam.approach,
         pixel_head=params.pixel_head,
         redraw=params.train_pixelcam.redraw,
-        scored=params.evaluate_ood.weights,
+        scored=params.evaluate_ood.weights[0],
         test_time=params.evaluate_ood.test_time[0],
         selections={model: training.selection.value for model, training in trainings.items()},
         masks_select=any(training.selection is Selection.VAL_PXAP for training in trainings.values()),
@@ -174,7 +174,7 @@ def _load_looker(source: PreparedDomain, sources: ReportSources, params: Params)
         image_scale=max(params.cam.image_scale, params.pixelcam_map.image_scale),
         source=lambda: SquareReader(source.manifest.of_split(Split.TRAIN), size=image_size),
     )
-    models = load_models(chain, params.evaluate_ood.weights, device=device)
+    models = load_models(chain, params.evaluate_ood.weights[0], device=device)
     return _Looker(models=models, adapter=adapter, params=params, image_size=image_size, device=device)
 
 

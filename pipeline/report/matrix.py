@@ -86,7 +86,7 @@ def domain_groups(matrix: pd.DataFrame) -> tuple[Group, ...]:
 
 
 def selection_groups(matrix: pd.DataFrame) -> tuple[Group, ...]:
-    """Return a group per domain with a row per selection; none where only one selection's weights were kept."""
+    """Return a group per domain with a row per selection; none where only one selection's weights were scored."""
     rows = _proper(matrix, free="weights")
     if rows["weights"].nunique() < 2:
         return ()

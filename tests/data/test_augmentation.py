@@ -1,5 +1,6 @@
 """Random views: image, labels and CAM move together, by crops and the eight symmetries of a square alone."""
 
+import math
 from collections import Counter
 from itertools import product
 
@@ -108,7 +109,16 @@ def test_labels_are_never_interpolated() -> None:
 def test_the_draw_depends_on_the_generator_alone() -> None:
     image = _noise(SIDE, SIDE, 3)
     params = AugmentationParams(
-        enlarge=1, flip=True, rotate=True, brightness=0.5, contrast=0.5, saturation=0.5, hue=0.1, stain=0.0
+        enlarge=1,
+        flip=True,
+        rotate=True,
+        brightness=0.5,
+        contrast=0.5,
+        saturation=0.5,
+        hue=0.1,
+        stain=0.0,
+        blur=0.0,
+        zoom=0.0,
     )
 
     def view(seed: int) -> bytes:
@@ -188,7 +198,16 @@ def test_stains_are_drawn_after_all_else_and_only_if_asked_for() -> None:
 
 def test_colours_of_tensors_are_those_of_pillow_but_for_its_rounding() -> None:
     params = AugmentationParams(
-        enlarge=1, flip=True, rotate=True, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, stain=0.0
+        enlarge=1,
+        flip=True,
+        rotate=True,
+        brightness=0.3,
+        contrast=0.3,
+        saturation=0.3,
+        hue=0.05,
+        stain=0.0,
+        blur=0.0,
+        zoom=0.0,
     )
     image = (smooth_image(48) * 255).to(torch.uint8)
     for seed in range(20):
@@ -198,3 +217,55 @@ def test_colours_of_tensors_are_those_of_pillow_but_for_its_rounding() -> None:
         assert apart.mean() < 0.01
         assert apart.max() < 0.06  # a step of hue, which has 256 values in Pillow, is up to 6 / 256 of a colour
         assert (by_torch - image / 255).abs().max() > 0.03
+
+
+def test_blur_is_the_gaussian_that_was_drawn() -> None:
+    blurred_alone = NO_AUGMENTATION.model_copy(update={"blur": 4.0})
+    image = torch.zeros(3, 41, 41, dtype=torch.uint8)
+    image[:, 20, 20] = 255
+    drawn = set()
+    for seed in range(20):
+        spread = _augmentation(blurred_alone, seed, size=41).colours(image)[0].double()
+        offsets = torch.arange(41, dtype=torch.float64) - 20
+        assert spread.sum().item() == pytest.approx(1, abs=1e-5)
+        variance = (spread.sum(dim=0) * offsets**2).sum().item()
+        drawn.add(round(variance**0.5, 4))
+        if variance > 1:  # else a pixel is too wide to show the shape
+            top, beside = spread[20, 20].item(), spread[20, 22].item()
+            assert beside / top == pytest.approx(math.exp(-(2**2) / (2 * variance)), rel=0.05)
+    assert len(drawn) == 20
+    assert max(drawn) < 4
+    assert max(drawn) > 3
+    assert min(drawn) < 1
+
+
+def test_a_zoomed_view_is_a_smaller_crop_enlarged_and_labels_and_cam_go_with_it() -> None:
+    params = NO_AUGMENTATION.model_copy(update={"zoom": 1.0})
+    side, size = 96, 48
+    ramp = torch.arange(side).float().expand(side, side) / side  # grows by 1 / side from pixel to pixel
+    image = (ramp * 255).to(torch.uint8).unsqueeze(2).expand(side, side, 3)
+    labels = torch.arange(side, dtype=torch.uint8).expand(side, side).contiguous()
+    steps = set()
+    for seed in range(60):
+        augmentation = _augmentation(params, seed, size=size)
+        cam, view, label = (augmentation.geometry(each) for each in (ramp, image, labels))
+        assert cam.shape == label.shape == (size, size)
+        assert view.shape == (size, size, 3)
+        assert (view.dtype, label.dtype) == (torch.uint8, torch.uint8)
+        step = float(cam[0, 30] - cam[0, 20]) / 10 * side  # pixels of the image to a pixel of the view
+        steps.add(round(step * size))
+        assert ((view[..., 0].float() / 255 - cam).abs() < 1.5 / 255).all()
+        assert ((label.float() / side - cam).abs() <= 1 / side).all()
+    assert min(steps) in (24, 25)  # the side of the crop: half of the view's at the most
+    assert max(steps) in (47, 48)
+
+
+def test_blur_and_zoom_change_nothing_else_that_is_drawn() -> None:
+    params = GEOMETRY.model_copy(update={"brightness": 0.5, "stain": 0.2})
+    image = (smooth_image(SIZE) * 255).to(torch.uint8)
+    for seed in range(10):
+        plain = _augmentation(params, seed)
+        # So weak that nothing comes of them, but drawn.
+        both = _augmentation(params.model_copy(update={"blur": 1e-3, "zoom": 1e-3}), seed)
+        assert torch.equal(both.geometry(_positions()), plain.geometry(_positions()))
+        assert torch.equal(both.colours(image), plain.colours(image))

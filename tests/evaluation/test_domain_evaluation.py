@@ -198,7 +198,7 @@ def test_a_model_in_the_others_place_is_named(finished: Run) -> None:
     with pytest.raises(PixelCAMError, match=r"models/teacher: holds a teacher, which has no pixel head"):
         load_models(
             Chain(teacher=finished.teacher, pixelcam=finished.teacher),
-            params.evaluate_ood.weights,
+            params.evaluate_ood.weights[0],
             device=torch.device("cpu"),
         )
 
@@ -236,7 +236,7 @@ def test_every_variant_is_scored_and_equal_weights_score_alike(finished: Run, ev
 
 def test_weights_that_were_not_kept_are_named(finished: Run) -> None:
     values = load_params(finished.params)
-    evaluation = values.evaluate_ood.model_copy(update={"weights": Weights.VAL_PXAP})
+    evaluation = values.evaluate_ood.model_copy(update={"weights": (Weights.SELECTED, Weights.VAL_PXAP)})
     params = values.model_copy(update={"evaluate_ood": evaluation})
     with pytest.raises(PixelCAMError, match=r"val_pxap\.safetensors: was not kept; add val_pxap to keep"):
         _evaluate(_domains(finished, params), finished, params)

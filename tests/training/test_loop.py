@@ -47,7 +47,7 @@ PARAMS = TrainingParams(
     compile=False,
 )
 FLIPS = AugmentationParams(
-    enlarge=1, flip=True, rotate=True, brightness=0.1, contrast=0, saturation=0, hue=0, stain=0.0
+    enlarge=1, flip=True, rotate=True, brightness=0.1, contrast=0, saturation=0, hue=0, stain=0.0, blur=0.0, zoom=0.0
 )
 
 
