@@ -319,7 +319,7 @@ def _adapted(trunk: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _packaged_files(name: str) -> list[Path]:
-    """Return the files of weights in the Python package of an encoder, none where it has none or it is not installed."""
+    """Return the files of weights in the Python package of an encoder, none without one that is installed."""
     spec = importlib.util.find_spec(PACKAGES[name].replace("-", "_")) if name in PACKAGES else None
     folders = [Path(folder) for folder in (spec.submodule_search_locations or ())] if spec else []
     return sorted(file for folder in folders for file in folder.rglob("*.pth"))

