@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
-from pipeline.params.vocabulary import SharedPatients, Tissue
+from pipeline.params.vocabulary import TWO_PIXEL_CLASSES, SharedPatients, Tissue
 
 
 def _refuse_bool(value: object) -> object:
@@ -47,6 +47,12 @@ class Domain(Section):
             raise ValueError(
                 f"background_class must be null or one of {list(self.classes)}, got '{self.background_class}'"
             )
+        background = TWO_PIXEL_CLASSES[0]
+        if background in self.classes and self.background_class != background:
+            raise ValueError(
+                f"'{background}' is what pixels outside of every region are called: a class of this name must be the "
+                "background_class, or have another name"
+            )
         return self
 
     @property
@@ -63,6 +69,9 @@ class SplitSizes(Section):
     test: PositiveInt
 
 
+PAINTED_CLASSES: Final = {Tissue.COLON: 3, Tissue.LYMPH_NODE: 2}
+
+
 class SyntheticDomain(Domain):
     """A domain that is rendered, from a seed."""
 
@@ -71,6 +80,13 @@ class SyntheticDomain(Domain):
     images: SplitSizes
     image_size: Annotated[int, Strict(), Field(ge=64, le=2048)]
     seed: Seed
+
+    @model_validator(mode="after")
+    def _check_painted(self) -> Self:
+        most = PAINTED_CLASSES[self.tissue]
+        if len(self.classes) > most:
+            raise ValueError(f"tissue '{self.tissue}' is painted in up to {most} classes, got {len(self.classes)}")
+        return self
 
 
 class FileDomain(Domain):

@@ -177,6 +177,27 @@ def draw_atypia(rng: np.random.Generator) -> Atypia:
     )
 
 
+def draw_dysplasia(rng: np.random.Generator) -> Atypia:
+    """Draw an adenoma's nuclei: long, dark and crowded like cigars in a box, all upright."""
+    size, aspect = rng.uniform(3.2, 4.0), rng.uniform(2.2, 3.0)
+    nucleus = Nucleus(
+        major=size * np.sqrt(aspect),
+        minor=size / np.sqrt(aspect),
+        size_spread=rng.uniform(0.08, 0.14),
+        strength=rng.uniform(0.95, 1.1),
+        strength_spread=0.12,
+        pallor=rng.uniform(0.05, 0.2),
+        lobing=0.05,
+        nucleolus=0.02,
+    )
+    return Atypia(
+        nucleus=nucleus,
+        spacing=1.5 * size * rng.uniform(0.95, 1.15),
+        disorder=rng.uniform(0.05, 0.15),
+        apical=rng.uniform(5.0, 9.0),
+    )
+
+
 def add_tumour_cells(
     rng: np.random.Generator, frame: Frame, stains: StainMaps, glands: Glands, atypia: Atypia
 ) -> StainMaps:

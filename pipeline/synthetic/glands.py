@@ -106,6 +106,18 @@ def draw_crypt_style(rng: np.random.Generator, *, share: float) -> CryptStyle:
     )
 
 
+def draw_adenoma_style(rng: np.random.Generator, *, share: float) -> CryptStyle:
+    """Draw how the crypts of an adenoma look: long tubes side by side, with narrow lumens and little stroma between."""
+    return CryptStyle(
+        radius=rng.uniform(28.0, 44.0),
+        aspect=rng.uniform(2.0, 3.2),
+        angle=rng.uniform(0.0, np.pi),
+        irregularity=rng.uniform(0.01, 0.04),
+        gap=float(np.interp(share, [0.3, 0.6], [6.0, 2.5])),
+        lumen=rng.uniform(0.08, 0.28),
+    )
+
+
 def place_crypts(rng: np.random.Generator, style: CryptStyle, *, share: float) -> list[Crypt]:
     """Return crypts in a loose hexagonal array, none touching, that cover about `share` of the field."""
     theta = np.linspace(0.0, 2.0 * np.pi, 33, dtype=np.float32)[:-1]

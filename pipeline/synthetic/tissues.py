@@ -1,6 +1,6 @@
 """Whole images with their exact masks, from nothing but arguments: colon with glands, lymph nodes with metastases.
 
-Colon has the same stains, stroma and amounts of either in both classes.
+Colon has the same stains, stroma and amounts of either in all classes: normal crypts, tumour, and crypts of an adenoma.
 
 Pale areas take the same share of the image in either class: follicles and sinuses in a normal node, mostly tumour in a
 metastatic one. So neither colours nor amounts tell that there is a tumour.
@@ -18,12 +18,20 @@ from pipeline.synthetic.epithelium import (
     add_tumour_cells,
     draw_atypia,
     draw_cytoplasm,
+    draw_dysplasia,
     draw_pale_cytoplasm,
     fill_lumens,
     lay_cytoplasm,
 )
 from pipeline.synthetic.frame import FIELD_WIDTH, BoolMap, FloatMap, Frame, fibres, pack, ramp, scatter, smooth_noise
-from pipeline.synthetic.glands import Glands, add_basement_membrane, crypt_glands, draw_crypt_style, place_crypts
+from pipeline.synthetic.glands import (
+    Glands,
+    add_basement_membrane,
+    crypt_glands,
+    draw_adenoma_style,
+    draw_crypt_style,
+    place_crypts,
+)
 from pipeline.synthetic.nuclei import Nucleus, add_nuclei, draw_cells, stamp
 from pipeline.synthetic.stains import Region, SlideStyle, StainMaps, draw_style, scan, take_tones
 from pipeline.synthetic.stroma import FIBROBLAST, add_round_cells, draw_stroma_style, lay_stroma
@@ -32,18 +40,28 @@ from pipeline.synthetic.tumour import draw_gland_tumour, draw_metastasis, grow_t
 _SHARE = (0.32, 0.58)  # of the image that glands are meant to take, in either class
 
 
-def paint_colon(rng: np.random.Generator, frame: Frame, *, malignant: bool) -> tuple[StainMaps, BoolMap]:
-    """Return the stains of a colon image and the mask of its glands (H, W)."""
+_MALIGNANT, _ADENOMA = 1, 2
+
+
+def paint_colon(rng: np.random.Generator, frame: Frame, *, class_idx: int) -> tuple[StainMaps, BoolMap]:
+    """Return the stains of a colon image and the mask of its glands (H, W): 0 normal, 1 malignant, 2 an adenoma."""
     share = rng.uniform(*_SHARE)
     stroma, body = draw_stroma_style(rng), draw_cytoplasm(rng)
     membrane = rng.uniform(0.0, 0.25)
-    if malignant:
+    if class_idx == _MALIGNANT:
         glands = grow_tumour(rng, frame, draw_gland_tumour(rng, share=share))
         stains = lay_stroma(rng, frame, glands.clearance, stroma)
         stains = add_basement_membrane(stains, glands, strength=0.4 * membrane)
         stains = lay_cytoplasm(rng, frame, stains, glands, body)
         stains = add_debris(rng, frame, stains, glands, body, dirty=rng.uniform(0.2, 1.0))
         stains = add_tumour_cells(rng, frame, stains, glands, draw_atypia(rng))
+    elif class_idx == _ADENOMA:
+        glands = crypt_glands(rng, frame, place_crypts(rng, draw_adenoma_style(rng, share=share), share=share))
+        stains = lay_stroma(rng, frame, glands.clearance, stroma)
+        stains = add_basement_membrane(stains, glands, strength=membrane)
+        stains = lay_cytoplasm(rng, frame, stains, glands, body)
+        stains = add_debris(rng, frame, stains, glands, body, dirty=0.1)
+        stains = add_tumour_cells(rng, frame, stains, glands, draw_dysplasia(rng))
     else:
         crypts = place_crypts(rng, draw_crypt_style(rng, share=share), share=share)
         glands = crypt_glands(rng, frame, crypts)
@@ -220,15 +238,18 @@ class RenderedImage:
     mask: BoolMap  # (H, W), True on the region of interest
 
 
-def render_image(tissue: Tissue, *, class_idx: int, size: int, seed: int, index: int) -> RenderedImage:
+def render_image(
+    tissue: Tissue, *, class_idx: int, size: int, seed: int, index: int, classes: int = 2
+) -> RenderedImage:
     """Render one image of a tissue.
 
     Args:
         tissue: the colon, whose region of interest is its glands; or the lymph node, whose region is tumour nests.
-        class_idx: 0 benign or normal, 1 malignant or metastatic.
+        class_idx: 0 benign or normal, 1 malignant or metastatic, 2 an adenoma of the colon.
         size: side in pixels; the field of view is the same at any size.
         seed: the data set's seed, from 0.
         index: the image's number in the data set, from 0.
+        classes: how many the data set has; images of all of them have the same tones.
 
     Returns:
         The image and its mask; in a normal lymph node the mask is empty.
@@ -236,14 +257,14 @@ def render_image(tissue: Tissue, *, class_idx: int, size: int, seed: int, index:
     rng = np.random.default_rng(np.random.SeedSequence([seed, index, class_idx, _STREAMS[tissue]]))
     style = draw_style(rng, tissue)
     small = Frame(min(size, _COMPANION_SIZE))
-    companions = [_paint(rng, tissue, class_idx=other, frame=small, style=style) for other in range(2)]
+    companions = [_paint(rng, tissue, class_idx=other, frame=small, style=style) for other in range(classes)]
     stains, mask = _paint(rng, tissue, class_idx=class_idx, frame=Frame(size), style=style)
     toned = take_tones(_region(tissue, stains, mask), [_region(tissue, *companion) for companion in companions])
     return RenderedImage(scan(rng, toned, style), mask)
 
 
 def _region(tissue: Tissue, stains: StainMaps, mask: BoolMap) -> Region:
-    """Return where both classes are to have the same tones: in glands, or in all of a node, as one may have none."""
+    """Return where all classes are to have the same tones: in glands, or in all of a node, as one may have none."""
     return Region(stains, mask if tissue is Tissue.COLON and mask.any() else np.ones_like(mask))
 
 
@@ -253,7 +274,7 @@ def _paint(
     """Return the stains of a tissue as the microscope sees them, and the mask of its region of interest."""
     match tissue:
         case Tissue.COLON:
-            stains, mask = paint_colon(rng, frame, malignant=class_idx == 1)
+            stains, mask = paint_colon(rng, frame, class_idx=class_idx)
         case Tissue.LYMPH_NODE:
             stains, mask = paint_lymph_node(rng, frame, metastatic=class_idx == 1, empty=style.empty)
     return stains.smeared(style.blur * frame.scale), mask

@@ -99,14 +99,26 @@ def test_every_fault_names_its_key(tmp_path: Path, key: str, value: object, mess
         ({"target_domains": ["lymph_node"]}, "target_domains must contain the source 'colon'"),
         ({"target_domains": ["colon", "colon"]}, "target_domains must not repeat a name"),
         (
-            {"domains.lymph_node.classes": ["normal", "b", "c"]},
-            "domain 'lymph_node' has 3 classes and the source 'colon' has 2",
+            {"source": "lymph_node", "domains.colon.classes": ["a", "b", "c"]},
+            "domain 'colon' has 3 classes and the source 'lymph_node' has 2",
         ),
         (
             {"domains.colon.background_class": "normal"},
             r"background_class must be null or one of \['benign', 'malignant'\]",
         ),
         ({"domains.colon.classes": ["benign", "benign"]}, "classes must differ from each other"),
+        ({"domains.colon.classes": ["background", "gland"]}, "a class of this name must be the background_class"),
+        ({"domains.colon.classes": list("abcd")}, "'colon' is painted in up to 3 classes, got 4"),
+        ({"domains.lymph_node.classes": ["normal", "b", "c"]}, "'lymph_node' is painted in up to 2 classes, got 3"),
+        (
+            {
+                "source": "glas",
+                "target_domains": ["glas"],
+                "domains.glas.classes": [f"grade {number}" for number in range(255)],
+                "model.pixel_classes": "image_classes",
+            },
+            "takes up to 254 classes, since the label 255 means ignore, and the source 'glas' has 255",
+        ),
         ({"domains.glas.val_fraction": 0.9}, r"val_fraction \+ test_fraction must be at most 1"),
         (
             {"train_pixelcam.approach": "two_step", "train_pixelcam.initialization": "encoder_weights"},

@@ -23,6 +23,7 @@ _SPLIT_STRIDE = 1_000_000
 class _Job:
     tissue: Tissue
     class_idx: int
+    classes: int
     size: int
     seed: int
     index: int
@@ -48,6 +49,7 @@ def render_synthetic(domain: SyntheticDomain, *, folder: Path, workers: int) -> 
                 _Job(
                     tissue=domain.tissue,
                     class_idx=class_idx,
+                    classes=len(domain.classes),
                     size=domain.image_size,
                     seed=domain.seed,
                     index=number * _SPLIT_STRIDE + position,
@@ -90,6 +92,8 @@ def _render_all(jobs: list[_Job], *, workers: int) -> None:
 
 
 def _render(job: _Job) -> None:
-    rendered = render_image(job.tissue, class_idx=job.class_idx, size=job.size, seed=job.seed, index=job.index)
+    rendered = render_image(
+        job.tissue, class_idx=job.class_idx, size=job.size, seed=job.seed, index=job.index, classes=job.classes
+    )
     Image.fromarray(rendered.image).save(job.image, format="PNG")
     Image.fromarray(rendered.mask).save(job.mask, format="PNG")  # bool: one bit per pixel
