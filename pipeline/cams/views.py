@@ -29,10 +29,10 @@ def read_views(
         params: which views.
         image_scale: see above; so that larger views have their detail.
         section: of the params, for errors.
-        read: gives maps (B, h, w) and image logits (B, K) of images.
+        read: gives maps (B, h, w), or several of each image (B, C, h, w), and image logits (B, K) of images.
 
     Returns:
-        maps (B, h_i, w_i) as the images lie, one for each view; and image logits (B, K) at the model's input size.
+        maps (B, ..., h_i, w_i) as the images lie, one for each view; and image logits (B, K) at the model's input size.
 
     Raises:
         PixelCAMError: the model takes no images of a scale.
@@ -71,7 +71,7 @@ def turn_back(maps: Tensor, symmetry: int) -> Tensor:
 
 
 def average_maps(maps: Sequence[Tensor]) -> Tensor:
-    """Average maps (B, h_i, w_i) on the finest grid among them."""
+    """Average maps (B, h_i, w_i), or (B, C, h_i, w_i), on the finest grid among them."""
     if len(maps) == 1:
         return maps[0]
     size = max((each.shape[-2:] for each in maps), key=lambda shape: shape[0] * shape[1])

@@ -16,10 +16,13 @@ class Localization:
     Attributes:
         image_logits: float32 (B, K), one logit per image class.
         maps: float32 (B, H, W) in [0, 1], higher is foreground, at any resolution.
+        class_maps: float32 (B, K, H, W) in [0, 1], a map for each image class, whose sum is `maps`; None of a model
+            that tells no classes apart by pixels.
     """
 
     image_logits: Tensor
     maps: Tensor
+    class_maps: Tensor | None = None
 
 
 class Localizer(Protocol):
@@ -57,9 +60,11 @@ class EvaluationBatch:
 
 
 def resize_map(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Interpolate maps (B, h, w) bilinearly to (B, *size); the range of values is kept."""
+    """Interpolate maps (B, h, w), or (B, C, h, w), bilinearly to (B, ..., *size); the range of values is kept."""
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
+    if maps.ndim == 4:
+        return interpolate(maps, size=list(size), mode="bilinear", align_corners=False)
     return interpolate(maps.unsqueeze(1), size=list(size), mode="bilinear", align_corners=False).squeeze(1)
 
 

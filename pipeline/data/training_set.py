@@ -17,7 +17,7 @@ from pipeline.data.manifest import Manifest
 from pipeline.data.maps import resize_labels, resize_map
 from pipeline.params.config import AugmentationParams
 from pipeline.params.errors import PixelCAMError
-from pipeline.params.vocabulary import BACKGROUND, FOREGROUND, IGNORE
+from pipeline.params.vocabulary import BACKGROUND, FOREGROUND, IGNORE, PixelClasses
 from pipeline.runtime.collectives import own_share
 from pipeline.runtime.devices import to_device
 from pipeline.runtime.seeding import make_generator
@@ -27,7 +27,7 @@ CPU: Final = torch.device("cpu")
 
 
 class PixelLabels(Protocol):
-    """Labels uint8 (H, W): 0, 1, 255, and the CAM they came from, float16 (h, w) in [0, 1]."""
+    """Labels uint8 (H, W), 0 background, 255 ignore, and the CAM they came from, float16 (h, w) in [0, 1]."""
 
     @property
     def labels(self) -> npt.NDArray[np.uint8]: ...  # noqa: D102 - the class says it
@@ -53,7 +53,8 @@ class TrainingBatch:
     Attributes:
         images: float32 (B, 3, S, S) in [0, 1].
         class_idx: int64 (B,).
-        pseudo_labels: uint8 (B, S, S): 0, 1, 255; None for a teacher, which learns from image labels alone.
+        pseudo_labels: uint8 (B, S, S): 0 background, 1 foreground or 1 + `class_idx`, 255 ignore; None for a teacher,
+            which learns from image labels alone.
         cam: float32 (B, S, S) in [0, 1], the map the pseudo-labels came from; None likewise.
     """
 
@@ -170,7 +171,7 @@ def _with_colours(batch: TrainingBatch, augmentations: list[Augmentation]) -> Tr
 
 @dataclass(frozen=True)
 class TrueLabels:
-    """Labels uint8 (S, S): 0 background, 1 foreground, 255 ignore; and a map float16 (S, S), 1 on the foreground."""
+    """Labels uint8 (S, S), as of a `TrainingBatch`; and a map float16 (S, S), 1 on the foreground."""
 
     labels: npt.NDArray[np.uint8]
     cam: npt.NDArray[np.float16]
@@ -183,14 +184,23 @@ class MaskLabels:
         manifest: the training images.
         size: side of the labels, in pixels.
         background_class_idx: the class whose images hold no region of interest, and need no mask.
+        pixel_classes: what pixels within a mask are called.
 
     Raises:
         PixelCAMError: an image has no mask.
     """
 
-    def __init__(self, manifest: Manifest, *, size: int, background_class_idx: int | None) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        size: int,
+        background_class_idx: int | None,
+        pixel_classes: PixelClasses = PixelClasses.FOREGROUND,
+    ) -> None:
         self.root = manifest.root
         self.size = size
+        self.pixel_classes = pixel_classes
         self.rows = {row.image: row for row in manifest.rows}
         unknown = [row.image for row in manifest.rows if not row.mask and row.class_idx != background_class_idx]
         if unknown:
@@ -201,7 +211,7 @@ class MaskLabels:
 
     def describe(self) -> dict[str, Any]:
         """Return what determines the labels, beside the masks' checksums in the manifest."""
-        return {"masks": True, "size": self.size}
+        return {"masks": True, "size": self.size, "pixel_classes": self.pixel_classes.value}
 
     def read(self, image_id: str) -> TrueLabels:
         """Return the labels of an image.
@@ -210,12 +220,13 @@ class MaskLabels:
             PixelCAMError: its mask cannot be read.
         """
         row = self.rows[image_id]
+        foreground = FOREGROUND if self.pixel_classes is PixelClasses.FOREGROUND else 1 + row.class_idx
         labels = np.full((self.size, self.size), BACKGROUND, dtype=np.uint8)
         if row.mask:
-            labels[self._read(row.mask)] = FOREGROUND
+            labels[self._read(row.mask)] = foreground
         if row.ignore_mask:
             labels[self._read(row.ignore_mask)] = IGNORE
-        return TrueLabels(labels, (labels == FOREGROUND).astype(np.float16))
+        return TrueLabels(labels, (labels == foreground).astype(np.float16))
 
     def _read(self, name: str) -> npt.NDArray[np.bool_]:
         mask = torch.from_numpy(read_mask(self.root / name))

@@ -12,13 +12,14 @@ from pipeline.encoders.encoder import Encoder
 from pipeline.encoders.image_heads import start_small
 from pipeline.params.vocabulary import PixelHeadName
 
+TWO: Final = 2  # pixel classes: background and foreground
 DECODER_WIDTH: Final = 64  # channels of every decoder block
 SPACED: Final = 4  # parts that the depths of an encoder with maps of one size are divided into
 FINEST_STRIDE: Final = 4  # of the feature maps that a decoder takes in; finer ones cost most and say least
 
 
 class PixelHead(nn.Module, ABC):
-    """Feature maps of an encoder -> background and foreground logits.
+    """Feature maps of an encoder -> logits of the pixel classes, the background's first.
 
     Attributes:
         name: in params and in files.
@@ -30,7 +31,7 @@ class PixelHead(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, feature_maps: Sequence[Tensor]) -> Tensor:
-        """Return pixel logits, float (B, 2, h, w), channel 1 is foreground, of what `forward_layers` gives."""
+        """Return pixel logits, float (B, P, h, w), channel 0 is background, of what `forward_layers` gives."""
 
 
 class LinearPixelHead(PixelHead):
@@ -38,9 +39,9 @@ class LinearPixelHead(PixelHead):
 
     name = PixelHeadName.LINEAR
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, *, pixel_classes: int = TWO) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(encoder.channels, 2, kernel_size=1)
+        self.convolution = nn.Conv2d(encoder.channels, pixel_classes, kernel_size=1)
         start_small(self.convolution)
 
     def forward(self, feature_maps: Sequence[Tensor]) -> Tensor:
@@ -59,11 +60,13 @@ class Hypercolumn(PixelHead):
 
     name = PixelHeadName.HYPERCOLUMN
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, *, pixel_classes: int = TWO) -> None:
         super().__init__()
         taken = _finer_layers(encoder) or _spaced_layers(encoder)
         self.layers = tuple(taken)
-        self.classify = nn.ModuleList(_normalized(channels) for channels in (*taken.values(), encoder.channels))
+        self.classify = nn.ModuleList(
+            _normalized(channels, pixel_classes) for channels in (*taken.values(), encoder.channels)
+        )
 
     def forward(self, feature_maps: Sequence[Tensor]) -> Tensor:
         """Return pixel logits on the grid of the finest feature map."""
@@ -82,13 +85,13 @@ class Decoder(PixelHead):
 
     name = PixelHeadName.DECODER
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, *, pixel_classes: int = TWO) -> None:
         super().__init__()
         finer = _finer_layers(encoder)
         self.layers = tuple(finer)
         self.first = _block(encoder.channels)
         self.mix = nn.ModuleList(_block(DECODER_WIDTH + channels) for channels in reversed(finer.values()))
-        self.classify = nn.Conv2d(DECODER_WIDTH, 2, kernel_size=1)
+        self.classify = nn.Conv2d(DECODER_WIDTH, pixel_classes, kernel_size=1)
 
     def forward(self, feature_maps: Sequence[Tensor]) -> Tensor:
         """Return pixel logits on the grid of the finest feature map."""
@@ -104,9 +107,15 @@ PIXEL_HEADS: Final[dict[PixelHeadName, type[LinearPixelHead] | type[Hypercolumn]
 }
 
 
-def build_pixel_head(name: PixelHeadName, encoder: Encoder) -> PixelHead:
-    """Build a new pixel head for an encoder; draw its weights from torch's global generator."""
-    return PIXEL_HEADS[name](encoder)
+def build_pixel_head(name: PixelHeadName, encoder: Encoder, *, pixel_classes: int = TWO) -> PixelHead:
+    """Build a new pixel head for an encoder; draw its weights from torch's global generator.
+
+    Args:
+        name: which kind.
+        encoder: gives the feature maps.
+        pixel_classes: how many classes pixels are told apart as, background among them.
+    """
+    return PIXEL_HEADS[name](encoder, pixel_classes=pixel_classes)
 
 
 def _block(channels: int) -> nn.Sequential:
@@ -118,9 +127,9 @@ def _block(channels: int) -> nn.Sequential:
     )
 
 
-def _normalized(channels: int) -> nn.Sequential:
+def _normalized(channels: int, pixel_classes: int) -> nn.Sequential:
     """Return layer normalization over a map's channels and cells, and a 1x1 convolution that begins small."""
-    convolution = nn.Conv2d(channels, 2, kernel_size=1)
+    convolution = nn.Conv2d(channels, pixel_classes, kernel_size=1)
     start_small(convolution)
     return nn.Sequential(nn.GroupNorm(1, channels), convolution)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.encoders.encoder import EncoderSpec
 from pipeline.params.errors import PixelCAMError
-from pipeline.params.vocabulary import ImageHeadName, PixelHeadName, Weights
+from pipeline.params.vocabulary import ImageHeadName, PixelClasses, PixelHeadName, Weights
 from pipeline.runtime.files import is_shortage, sha256_of
 
 SCHEMA_VERSION: Final = 2
@@ -29,7 +29,7 @@ State = dict[str, Tensor]
 class ModelInfo:
     """What a model was trained on, class names in the order of `class_idx` and the domain, and what it is built of.
 
-    `pixel_head` is None for a teacher, which has none.
+    `pixel_head` and what it tells pixels apart as, `pixel_classes`, are None for a teacher, which has none.
     """
 
     classes: tuple[str, ...]
@@ -37,6 +37,7 @@ class ModelInfo:
     encoder: EncoderSpec
     image_head: ImageHeadName
     pixel_head: PixelHeadName | None
+    pixel_classes: PixelClasses | None
 
 
 def weights_file(weights: Weights) -> str:
@@ -59,12 +60,15 @@ def read_info(folder: Path) -> ModelInfo:
     """Read what a model is; raise a `PixelCAMError` if its description is missing, damaged or of another schema."""
     description = _read_description(folder)
     try:
+        pixel_head = description["pixel_head"]
+        pixel_classes = description.get("pixel_classes", PixelClasses.FOREGROUND)  # the first models do not say it
         return ModelInfo(
             classes=tuple(description["classes"]),
             domain=description["domain"],
             encoder=EncoderSpec(**description["encoder"]),
             image_head=ImageHeadName(description["image_head"]),
-            pixel_head=None if description["pixel_head"] is None else PixelHeadName(description["pixel_head"]),
+            pixel_head=None if pixel_head is None else PixelHeadName(pixel_head),
+            pixel_classes=None if pixel_head is None else PixelClasses(pixel_classes),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise _undescribed(folder, error) from error

@@ -10,11 +10,11 @@ from pipeline.cams.views import PLAIN, average_maps, read_views
 from pipeline.data.maps import Localization
 from pipeline.encoders.encoder import Encoder, rebuild_encoder
 from pipeline.encoders.image_heads import ImageHead, build_image_head
-from pipeline.encoders.pixel_heads import PixelHead, build_pixel_head
+from pipeline.encoders.pixel_heads import TWO, PixelHead, build_pixel_head
 from pipeline.models.files import ModelInfo, load_weights, read_info
 from pipeline.params.config import MapParams
 from pipeline.params.errors import PixelCAMError
-from pipeline.params.vocabulary import FOREGROUND, PixelHeadName, Weights
+from pipeline.params.vocabulary import PixelHeadName, Weights, name_pixel_classes
 from pipeline.runtime.seeding import global_seed
 
 
@@ -23,7 +23,7 @@ class PixelCAMOutput(NamedTuple):
 
     Attributes:
         image_logits: float (B, K).
-        pixel_logits: float (B, 2, h, w), on the grid of the last feature map, or of a decoder.
+        pixel_logits: float (B, P, h, w), the background's first, on the grid of the last feature map, or of a decoder.
         penalty: float scalar, what the image head adds to the loss.
     """
 
@@ -48,14 +48,18 @@ class PixelCAM(nn.Module):
         return PixelCAMOutput(self.image_head(features), self.pixel_head(maps), self.image_head.penalty(features))
 
 
-def build_pixelcam(encoder: Encoder, image_head: ImageHead, pixel_head: PixelHeadName, *, seed: int) -> PixelCAM:
-    """Put a new pixel head, drawn from `seed`, beside the image head of an encoder."""
+def build_pixelcam(
+    encoder: Encoder, image_head: ImageHead, pixel_head: PixelHeadName, *, seed: int, pixel_classes: int = TWO
+) -> PixelCAM:
+    """Put a new pixel head, drawn from `seed`, beside the image head of an encoder; see `build_pixel_head`."""
     with global_seed(seed, "pixel head"):
-        return PixelCAM(encoder, image_head, build_pixel_head(pixel_head, encoder))
+        return PixelCAM(encoder, image_head, build_pixel_head(pixel_head, encoder, pixel_classes=pixel_classes))
 
 
 class PixelCAMLocalizer:
     """PixelCAM as a localizer: its map is the probability of foreground, whatever the class, averaged over views.
+
+    Where pixels are told apart by image class, each class has a map of its own, and the map is their sum.
 
     Args:
         model: is put into evaluation mode.
@@ -74,11 +78,14 @@ class PixelCAMLocalizer:
 
         def read(view: Tensor) -> tuple[Tensor, Tensor]:
             output = self.model.eval()(view)
-            return output.pixel_logits.float().softmax(dim=1)[:, FOREGROUND], output.image_logits.float()
+            return output.pixel_logits.float().softmax(dim=1)[:, 1:], output.image_logits.float()  # but background
 
         section = "pixelcam_map"
-        maps, logits = read_views(images, self.params, image_scale=self.image_scale, section=section, read=read)
-        return Localization(logits, average_maps(maps))
+        views, logits = read_views(images, self.params, image_scale=self.image_scale, section=section, read=read)
+        class_maps = average_maps(views)  # (B, P - 1, h, w)
+        if class_maps.shape[1] == 1:
+            return Localization(logits, class_maps[:, 0])
+        return Localization(logits, class_maps.sum(dim=1).clamp(max=1), class_maps)  # a sum may pass 1 by rounding
 
 
 def load_pixelcam(folder: Path, weights: Weights = Weights.SELECTED) -> tuple[PixelCAM, ModelInfo]:
@@ -88,10 +95,11 @@ def load_pixelcam(folder: Path, weights: Weights = Weights.SELECTED) -> tuple[Pi
         PixelCAMError: a file is missing, damaged, of another schema, or its weights do not fit or are not finite.
     """
     info = read_info(folder)
-    if info.pixel_head is None:
+    if info.pixel_head is None or info.pixel_classes is None:
         raise PixelCAMError(f"{folder}: holds a teacher, which has no pixel head; give the folder of a PixelCAM model")
     encoder = rebuild_encoder(info.encoder)
     image_head = build_image_head(info.image_head, channels=encoder.channels, classes=len(info.classes))
-    model = PixelCAM(encoder, image_head, build_pixel_head(info.pixel_head, encoder))
+    names = name_pixel_classes(info.pixel_classes, info.classes)
+    model = PixelCAM(encoder, image_head, build_pixel_head(info.pixel_head, encoder, pixel_classes=len(names)))
     load_weights(model, folder, weights)
     return model.eval(), info

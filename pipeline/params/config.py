@@ -25,6 +25,7 @@ from pipeline.params.types import (
     Seed,
 )
 from pipeline.params.vocabulary import (
+    IGNORE,
     Approach,
     CamMethod,
     Drawing,
@@ -35,6 +36,7 @@ from pipeline.params.vocabulary import (
     Initialization,
     LossResolution,
     OptimizerName,
+    PixelClasses,
     PixelHeadName,
     Refinement,
     Regularization,
@@ -101,6 +103,7 @@ class ModelParams(Section):
 
     image_head: ImageHeadName
     pixel_head: PixelHeadName
+    pixel_classes: PixelClasses
     output_stride: Literal[8, 16, 32] | None
     input_size: Annotated[int, Strict(), Field(ge=32)]
 
@@ -291,6 +294,11 @@ class Params(Section):
         if self.source not in self.target_domains:
             raise ValueError(f"target_domains must contain the source '{self.source}', which gives the in-domain score")
         class_count = len(self.domains[self.source].classes)
+        if self.model.pixel_classes is PixelClasses.IMAGE_CLASSES and class_count >= IGNORE:
+            raise ValueError(
+                f"model.pixel_classes 'image_classes' takes up to {IGNORE - 1} classes, since the label {IGNORE} means "
+                f"ignore, and the source '{self.source}' has {class_count}; set it to foreground"
+            )
         for name in self.target_domains:
             if len(self.domains[name].classes) != class_count:
                 raise ValueError(

@@ -1,5 +1,6 @@
 """The words that everybody uses: pixel labels, and the choices that params.yaml and commands offer."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -8,6 +9,7 @@ FOREGROUND: Final = 1
 IGNORE: Final = 255
 
 PIXEL_LABELS: Final = {"background": BACKGROUND, "foreground": FOREGROUND, "ignore": IGNORE}
+TWO_PIXEL_CLASSES: Final = ("background", "foreground")
 
 
 class Tissue(StrEnum):
@@ -50,6 +52,25 @@ class PixelHeadName(StrEnum):
     LINEAR = "linear"
     HYPERCOLUMN = "hypercolumn"
     DECODER = "decoder"
+
+
+class PixelClasses(StrEnum):
+    """What pixels of a region of interest are called: foreground, whatever the image shows, or by the image's class."""
+
+    FOREGROUND = "foreground"
+    IMAGE_CLASSES = "image_classes"
+
+
+def name_pixel_classes(pixel_classes: PixelClasses, classes: Sequence[str]) -> tuple[str, ...]:
+    """Return what pixels are told apart as, in the order of their labels, which is that of a pixel head's logits.
+
+    With image classes the label of a foreground pixel is 1 + `class_idx`.
+
+    Args:
+        pixel_classes: which of the two.
+        classes: names of the image classes, in the order of their index.
+    """
+    return TWO_PIXEL_CLASSES if pixel_classes is PixelClasses.FOREGROUND else ("background", *classes)
 
 
 class OptimizerName(StrEnum):

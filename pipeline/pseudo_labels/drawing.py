@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.data.maps import resize_map
 from pipeline.data.training_set import PixelLabels, PixelLabelSource
 from pipeline.params.config import PixelCAMParams
-from pipeline.params.vocabulary import BACKGROUND, FOREGROUND, IGNORE, Drawing
+from pipeline.params.vocabulary import BACKGROUND, IGNORE, Drawing
 from pipeline.runtime.collectives import rand_rows
 from pipeline.runtime.seeding import make_generator
 
@@ -22,7 +22,8 @@ class DrawnPixels:
 
     Attributes:
         index: int64 (B, P), positions in the flattened (H, W) of the labels.
-        target: int64 (B, P): 0 background, 1 foreground, 255 where an image has no pixel of that label to draw.
+        target: int64 (B, P): the label that was drawn, background or a class of foreground; 255 where an image has no
+            such pixel to draw.
     """
 
     index: Tensor
@@ -41,7 +42,7 @@ def draw_pixels(
     """Draw pixels, with replacement: background ones uniformly, foreground ones so or in proportion to their CAM.
 
     Args:
-        pseudo_labels: uint8 (B, H, W): 0, 1, 255; ignored pixels are never drawn.
+        pseudo_labels: uint8 (B, H, W): 0 background, 255 ignore, foreground else; ignored pixels are never drawn.
         cam: float (B, H, W) in [0, 1].
         foreground_pixels: how many per image.
         background_pixels: how many per image.
@@ -55,7 +56,7 @@ def draw_pixels(
     bg_index, bg_exists = _draw(background, background_pixels, generator)
     target = torch.cat(
         [
-            torch.where(fg_exists, FOREGROUND, IGNORE).expand(-1, foreground_pixels),
+            torch.where(fg_exists, pseudo_labels.flatten(1).gather(1, fg_index).long(), IGNORE),
             torch.where(bg_exists, BACKGROUND, IGNORE).expand(-1, background_pixels),
         ],
         dim=1,
@@ -75,19 +76,19 @@ def keep_drawn(
     """Draw pixels as `draw_pixels` does, but without replacement, and ignore all others; take all where there are few.
 
     Returns:
-        uint8 (B, H, W): 0, 1, 255.
+        uint8 (B, H, W), the labels at the pixels that were drawn, else 255.
     """
     foreground, background = _weights(pseudo_labels, cam, foreground_drawing)
-    kept = torch.full_like(foreground, IGNORE, dtype=torch.uint8)
-    kept[_draw_distinct(foreground, foreground_pixels, generator)] = FOREGROUND
-    kept[_draw_distinct(background, background_pixels, generator)] = BACKGROUND
-    return kept.view_as(pseudo_labels)
+    kept = _draw_distinct(foreground, foreground_pixels, generator)
+    kept |= _draw_distinct(background, background_pixels, generator)
+    return torch.where(kept.view_as(pseudo_labels), pseudo_labels, IGNORE)
 
 
 def _weights(pseudo_labels: Tensor, cam: Tensor, drawing: Drawing) -> tuple[Tensor, Tensor]:
     """Return what the probabilities of foreground and of background pixels are in proportion to, float (B, H * W)."""
     labels = pseudo_labels.flatten(1)
-    foreground, background = (labels == FOREGROUND).float(), (labels == BACKGROUND).float()
+    background, ignored = labels == BACKGROUND, labels == IGNORE
+    foreground, background = (~(background | ignored)).float(), background.float()
     match drawing:
         case Drawing.CAM:
             return foreground * cam.flatten(1).float(), background

@@ -13,13 +13,13 @@ from pipeline.data.maps import Localizer, resize_map
 from pipeline.data.scored_set import ScoredSet
 from pipeline.models.files import weights_sha256
 from pipeline.models.loading import as_localizer, load_net, map_params
-from pipeline.params.config import ExtractionParams, Params
+from pipeline.params.config import Params
 from pipeline.params.errors import PixelCAMError
-from pipeline.params.vocabulary import BACKGROUND, Refinement
+from pipeline.params.vocabulary import BACKGROUND, PixelClasses, Refinement, name_pixel_classes
 from pipeline.pseudo_labels.quality import LabelQuality
 from pipeline.pseudo_labels.refinement import PARAMETERS, refine_cams
 from pipeline.pseudo_labels.store import StoredImage, write_store
-from pipeline.pseudo_labels.thresholding import make_pseudo_labels
+from pipeline.pseudo_labels.thresholding import make_pseudo_labels, name_foreground
 from pipeline.runtime.collectives import in_order
 from pipeline.runtime.console import progress
 from pipeline.runtime.devices import Fetched, make_fabric, to_device
@@ -67,7 +67,7 @@ def extract_pseudo_labels(
         raise PixelCAMError("the source domain has no training image; give some the split 'train'")
     background = source.background_class_idx
     quality = LabelQuality(source.classes, device=fabric.device)
-    labelled = _labelled(images.share(), localizer, section, background, fabric, quality)
+    labelled = _labelled(images.share(), localizer, params, background, fabric, quality)
     rows = chain.from_iterable(in_order(_rows(launch_ahead(labelled, depth=depth))))
     attributes = {
         **section.model_dump(mode="json", exclude={"batch_size", "refine"}),
@@ -83,7 +83,8 @@ def extract_pseudo_labels(
         "teacher_sha256": weights_sha256(teacher),
     }
     if is_first():
-        _write(output, rows, images, attributes)
+        names = name_pixel_classes(params.model.pixel_classes, source.classes)
+        _write(output, rows, images, pixel_classes=names, attributes=attributes)
     else:
         deque(rows, maxlen=0)  # there are none here, but the first process needs what is made on the way
     quality.join()
@@ -95,7 +96,14 @@ def _describe_refinement(refine: Refinement) -> dict[str, Any]:
     return {} if refine is Refinement.NONE else {"refine": refine.value, "refine_parameters": PARAMETERS[refine]}
 
 
-def _write(output: Path, rows: Iterator[StoredImage], images: ScoredSet, attributes: dict[str, Any]) -> None:
+def _write(
+    output: Path,
+    rows: Iterator[StoredImage],
+    images: ScoredSet,
+    *,
+    pixel_classes: tuple[str, ...],
+    attributes: dict[str, Any],
+) -> None:
     first = next(rows)  # tells the size of the CAMs
     with replacing_folder(output) as temporary:
         write_store(
@@ -104,6 +112,7 @@ def _write(output: Path, rows: Iterator[StoredImage], images: ScoredSet, attribu
             image_count=len(images.manifest),
             label_size=(images.mask_size, images.mask_size),
             cam_size=(first.cam.shape[0], first.cam.shape[1]),
+            pixel_classes=pixel_classes,
             attributes=attributes,
         )
 
@@ -111,7 +120,7 @@ def _write(output: Path, rows: Iterator[StoredImage], images: ScoredSet, attribu
 def _labelled(
     images: ScoredSet,
     localizer: Localizer,
-    params: ExtractionParams,
+    params: Params,
     background_class_idx: int | None,
     fabric: Fabric,
     quality: LabelQuality,
@@ -120,15 +129,18 @@ def _labelled(
 
     No device is waited for, unless maps are refined on the processor.
     """
+    section = params.extract_pseudo_labels
     for batch in progress(images, label="pseudo-labels"):
         pixels, class_idx = to_device(batch.images, fabric.device), to_device(batch.class_idx, fabric.device)
         with fabric.autocast():
             cam = localizer(pixels, class_idx).maps
-        refined = refine_cams(resize_map(cam, (images.mask_size, images.mask_size)), pixels, params)
-        labels = make_pseudo_labels(refined, params)
+        refined = refine_cams(resize_map(cam, (images.mask_size, images.mask_size)), pixels, section)
+        labels = make_pseudo_labels(refined, section)
         if background_class_idx is not None:
             labels.masked_fill_((class_idx == background_class_idx)[:, None, None], BACKGROUND)
         quality.update(labels, batch)
+        if params.model.pixel_classes is PixelClasses.IMAGE_CLASSES:
+            labels = name_foreground(labels, class_idx)
         yield _Labelled(batch.class_idx.tolist(), Fetched(labels, cam.half()))
 
 

@@ -1,5 +1,7 @@
 """The Zarr store of pseudo-labels: its schema, a lazy reader, a check of its content, and its writer.
 
+Schema 2 says what labels mean, `pixel_classes`; in schema 1 they are background and foreground. Both are read.
+
 Whole shards are written at a time, each while the rows of the next one are computed.
 """
 
@@ -17,16 +19,18 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from pipeline.data.zarr_rows import ZarrRows
-from pipeline.params.errors import PixelCAMError
-from pipeline.params.vocabulary import IGNORE, PIXEL_LABELS
+from pipeline.params.errors import PixelCAMError, shown
+from pipeline.params.vocabulary import BACKGROUND, IGNORE, TWO_PIXEL_CLASSES
 from pipeline.runtime.files import is_shortage
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+READABLE: Final = (1, 2)
 ARRAYS: Final = {"labels": ("uint8", 3), "cam": ("float16", 3), "class_idx": ("int64", 1), "counts": ("int64", 2)}
 REMEDY: Final = "run the extract_pseudo_labels stage again (dvc repro -f extract_pseudo_labels)"
 
 UInt8Array = npt.NDArray[np.uint8]
 Float16Array = npt.NDArray[np.float16]
+Counts = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,9 @@ class StoredImage:
     class_idx: int
 
 
-def count_labels(labels: UInt8Array) -> tuple[int, int, int]:
-    """Return how many pixels are background, foreground and ignore."""
-    background, foreground, ignore = (int(np.count_nonzero(labels == value)) for value in PIXEL_LABELS.values())
-    return background, foreground, ignore
+def count_labels(labels: UInt8Array, *, pixel_classes: int = len(TWO_PIXEL_CLASSES)) -> Counts:
+    """Return how many pixels are of each of so many pixel classes, background first, and last how many are ignored."""
+    return tuple(int(np.count_nonzero(labels == value)) for value in (*range(pixel_classes), IGNORE))
 
 
 class PseudoLabelStore:
@@ -50,6 +53,7 @@ class PseudoLabelStore:
     Attributes:
         path: the store's folder.
         attributes: what the store says of itself.
+        pixel_classes: what the labels 0, 1, ... are called, background first.
         image_ids: the manifest's images, in the order of the rows.
 
     Raises:
@@ -64,8 +68,10 @@ class PseudoLabelStore:
         self._class_idx: npt.NDArray[np.int64] | None = None
         self.attributes: dict[str, Any] = dict(self._open().attrs)
         version = self.attributes.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise PixelCAMError(f"{path}: schema_version is {version}, this version reads {SCHEMA_VERSION}; {REMEDY}")
+        if isinstance(version, bool) or version not in READABLE:
+            known = " and ".join(str(each) for each in READABLE)
+            raise PixelCAMError(f"{path}: schema_version is {version}, this version reads {known}; {REMEDY}")
+        self.pixel_classes = TWO_PIXEL_CLASSES if version == 1 else self._read_pixel_classes()
         self.image_ids = self._read_image_ids()
         for name, (kind, dimensions) in ARRAYS.items():
             array = self._array(name)
@@ -77,6 +83,11 @@ class PseudoLabelStore:
             found = array.shape[0]
             if found != len(self.image_ids):
                 raise PixelCAMError(f"{path}: '{name}' has {found} rows for {len(self.image_ids)} image_ids; {REMEDY}")
+        if self._array("counts").shape[1] != len(self.pixel_classes) + 1:
+            raise PixelCAMError(
+                f"{path}: 'counts' has {self._array('counts').shape[1]} columns where {', '.join(self.pixel_classes)} "
+                f"and ignore were expected; {REMEDY}"
+            )
         self._row_of = {image_id: row for row, image_id in enumerate(self.image_ids)}
 
     def __len__(self) -> int:
@@ -102,7 +113,7 @@ class PseudoLabelStore:
         return self.attributes | {"counts": self.counts().tolist()}
 
     def counts(self) -> npt.NDArray[np.int64]:
-        """Return int64 (image, 3): background, foreground and ignored pixels of each image, as counted when written."""
+        """Return int64 (image, label): pixels of each image by `pixel_classes`, and ignored ones, as when written."""
         return np.asarray(self._read_whole("counts"), dtype=np.int64)
 
     def class_idx(self) -> npt.NDArray[np.int64]:
@@ -124,12 +135,22 @@ class PseudoLabelStore:
             image = self.read(image_id)
             if image.class_idx < 0 or np.isnan(image.cam).any():
                 raise PixelCAMError(f"{self.path}: '{image_id}' has lost its CAM or its class; {REMEDY}")
-            found = count_labels(image.labels)
+            found = count_labels(image.labels, pixel_classes=len(self.pixel_classes))
             if found != tuple(counts[row]):
                 raise PixelCAMError(
-                    f"{self.path}: '{image_id}' has {found} background, foreground and ignored pixels where "
+                    f"{self.path}: '{image_id}' has {found} {', '.join(self.pixel_classes)} and ignored pixels where "
                     f"{tuple(int(count) for count in counts[row])} were written; {REMEDY}"
                 )
+
+    def _read_pixel_classes(self) -> tuple[str, ...]:
+        names = self.attributes.get("pixel_classes")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise PixelCAMError(
+                f"{self.path}: pixel_classes must be a list of names, got {shown(str(names))}; {REMEDY}"
+            )
+        if not len(TWO_PIXEL_CLASSES) <= len(names) <= IGNORE:
+            raise PixelCAMError(f"{self.path}: pixel_classes must be 2 to {IGNORE} names, got {len(names)}; {REMEDY}")
+        return tuple(names)
 
     def _read_image_ids(self) -> tuple[str, ...]:
         if "image_ids" not in self.attributes:
@@ -196,8 +217,6 @@ class PseudoLabelStore:
 
 IMAGES_PER_SHARD: Final = 64
 
-Counts = tuple[int, int, int]
-
 
 def write_store(
     path: Path,
@@ -207,6 +226,7 @@ def write_store(
     label_size: tuple[int, int],
     cam_size: tuple[int, int],
     attributes: Mapping[str, Any],
+    pixel_classes: Sequence[str] = TWO_PIXEL_CLASSES,
 ) -> None:
     """Write a pseudo-label store in Zarr format 3, shard by shard, from one thread beside the caller's.
 
@@ -218,18 +238,19 @@ def write_store(
         image_count: number of rows.
         label_size: height and width of the labels.
         cam_size: height and width of the CAMs.
-        attributes: what the group says of itself, `image_ids` among it; JSON values only. `schema_version` and
-            `ignore_index` are added.
+        attributes: what the group says of itself, `image_ids` among it; JSON values only. `schema_version`,
+            `pixel_classes` and `ignore_index` are added.
+        pixel_classes: what the labels 0, 1, ... are called, background first.
 
     Raises:
-        PixelCAMError: a row of other shape or dtype, a label other than 0, 1, 255, a CAM outside [0, 1], or another
-            number of rows or of image ids.
+        PixelCAMError: a row of other shape or dtype, a label that is neither 255 nor of a pixel class, a CAM outside
+            [0, 1], or another number of rows or of image ids.
     """
     if len(attributes["image_ids"]) != image_count:
         raise PixelCAMError(f"image_ids must name {image_count} rows, got {len(attributes['image_ids'])}")
     group = zarr.open_group(path, mode="w", zarr_format=3)
-    described = {**attributes, "schema_version": SCHEMA_VERSION, "ignore_index": IGNORE}
-    group.attrs.update(dict(sorted(described.items())))
+    added = {"schema_version": SCHEMA_VERSION, "pixel_classes": list(pixel_classes), "ignore_index": IGNORE}
+    group.attrs.update(dict(sorted({**attributes, **added}.items())))
     rows = min(IMAGES_PER_SHARD, max(1, image_count))
     # The fill values of the last three are none that is ever written, so that `verify` sees a missing file.
     labels = _create(group, "labels", (image_count, *label_size), "uint8", ("image", "y", "x"), IGNORE, rows)
@@ -244,7 +265,9 @@ def write_store(
             start = len(class_idx)
             if start + len(shard) > image_count:
                 raise PixelCAMError(f"{path}: expected {image_count} rows, got more; {REMEDY}")
-            writing = background.submit(_write_shard, shard, start, labels=labels, cam=cam)
+            writing = background.submit(
+                _write_shard, shard, start, labels=labels, cam=cam, pixel_classes=len(pixel_classes)
+            )
             class_idx += [image.class_idx for image in shard]
         if writing is not None:
             counts += writing.result()
@@ -302,10 +325,11 @@ def _compressor() -> ZstdCodec:
 
 
 def _write_shard(
-    shard: list[StoredImage], start: int, *, labels: zarr.Array[Any], cam: zarr.Array[Any]
+    shard: list[StoredImage], start: int, *, labels: zarr.Array[Any], cam: zarr.Array[Any], pixel_classes: int
 ) -> list[Counts]:
     """Write the rows of a shard, the first of which is row `start`, and return the counts of their labels."""
-    counts = [_checked(image, row, labels.shape[1:], cam.shape[1:]) for row, image in enumerate(shard, start)]
+    sizes = {"labels": labels.shape[1:], "cam": cam.shape[1:]}
+    counts = [_checked(image, row, sizes, pixel_classes=pixel_classes) for row, image in enumerate(shard, start)]
     rows = slice(start, start + len(shard))
     with zarr.config.set({"codec_pipeline.batch_size": len(shard)}):  # row by row takes a fifth longer
         labels[rows] = np.stack([image.labels for image in shard])
@@ -313,18 +337,17 @@ def _write_shard(
     return counts
 
 
-def _checked(image: StoredImage, row: int, label_size: tuple[int, ...], cam_size: tuple[int, ...]) -> Counts:
+def _checked(image: StoredImage, row: int, sizes: Mapping[str, tuple[int, ...]], *, pixel_classes: int) -> Counts:
     """Return the counts of a row's labels; raise a `PixelCAMError` if the row is unfit to be stored."""
-    for name, values, dtype, size in (
-        ("labels", image.labels, np.uint8, label_size),
-        ("cam", image.cam, np.float16, cam_size),
-    ):
-        if values.dtype != dtype or values.shape != size:
-            raise PixelCAMError(f"row {row}: {name} must be {dtype.__name__} {size}, got {values.dtype} {values.shape}")
-    counts = count_labels(image.labels)
+    for name, values, dtype in (("labels", image.labels, np.uint8), ("cam", image.cam, np.float16)):
+        if values.dtype != dtype or values.shape != sizes[name]:
+            raise PixelCAMError(
+                f"row {row}: {name} must be {dtype.__name__} {sizes[name]}, got {values.dtype} {values.shape}"
+            )
+    counts = count_labels(image.labels, pixel_classes=pixel_classes)
     if sum(counts) != image.labels.size:
-        strange = sorted({int(value) for value in np.unique(image.labels)} - set(PIXEL_LABELS.values()))
-        raise PixelCAMError(f"row {row}: labels must be 0, 1 or 255, got {strange}")
+        strange = sorted({int(value) for value in np.unique(image.labels)} - {*range(pixel_classes), IGNORE})
+        raise PixelCAMError(f"row {row}: labels must be {BACKGROUND} to {pixel_classes - 1} or {IGNORE}, got {strange}")
     if not ((image.cam >= 0) & (image.cam <= 1)).all():  # catches NaN too
         raise PixelCAMError(f"row {row}: a CAM must lie in [0, 1], got {image.cam.min()} to {image.cam.max()}")
     return counts

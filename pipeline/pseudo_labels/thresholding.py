@@ -76,6 +76,19 @@ def make_pseudo_labels(cam: Tensor, params: ExtractionParams) -> Tensor:
     return labels.masked_fill_(cam.amin((1, 2), keepdim=True) == cam.amax((1, 2), keepdim=True), IGNORE)
 
 
+def name_foreground(labels: Tensor, class_idx: Tensor) -> Tensor:
+    """Call each foreground pixel by the class of its image.
+
+    Args:
+        labels: uint8 (B, H, W): 0 background, 1 foreground, 255 ignore.
+        class_idx: int64 (B,), below 254.
+
+    Returns:
+        uint8 (B, H, W): 1 + `class_idx` where there was 1.
+    """
+    return torch.where(labels == FOREGROUND, (1 + class_idx).to(labels.dtype)[:, None, None], labels)
+
+
 def _lowest(cam: Tensor, fraction: float) -> Tensor:
     """Return where each map is lowest, bool (B, H, W): a share of its pixels and all that equal the highest of them."""
     flat = cam.flatten(1)

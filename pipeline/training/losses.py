@@ -15,12 +15,12 @@ def logits_at_pixels(pixel_logits: Tensor, index: Tensor, *, size: tuple[int, in
     gradient torch can keep deterministic on a GPU, as it cannot that of `interpolate`.
 
     Args:
-        pixel_logits: float (B, 2, h, w).
-        index: int64 (B, P), positions in a flattened map of `size`.
+        pixel_logits: float (B, P, h, w).
+        index: int64 (B, N), positions in a flattened map of `size`.
         size: height and width, in pixels, that the positions refer to.
 
     Returns:
-        float (B, P, 2).
+        float (B, N, P).
     """
     height, width = pixel_logits.shape[-2:]
     rows = torch.div(index, size[1], rounding_mode="floor")
@@ -30,7 +30,7 @@ def logits_at_pixels(pixel_logits: Tensor, index: Tensor, *, size: tuple[int, in
     top, left = y.floor().long(), x.floor().long()
     bottom, right = (top + 1).clamp_max(height - 1), (left + 1).clamp_max(width - 1)
     down, across = (y - top).unsqueeze(-1), (x - left).unsqueeze(-1)
-    flat = pixel_logits.flatten(2).transpose(1, 2)  # (B, h*w, 2)
+    flat = pixel_logits.flatten(2).transpose(1, 2)  # (B, h*w, P)
 
     def at(row: Tensor, column: Tensor) -> Tensor:
         return flat.gather(1, (row * width + column).unsqueeze(-1).expand(-1, -1, flat.shape[-1]))
@@ -44,8 +44,8 @@ def partial_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Average the cross-entropy over the labelled pixels of a batch; ignored ones do not count.
 
     Args:
-        logits: float (B, P, 2).
-        target: int64 (B, P): 0, 1, or 255 to ignore.
+        logits: float (B, N, P).
+        target: int64 (B, N): a label below P, or 255 to ignore.
 
     Returns:
         a scalar; zero, with a zero gradient, where nothing is labelled. Of several processes each gets its part of the

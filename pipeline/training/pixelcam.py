@@ -22,7 +22,9 @@ from pipeline.params.vocabulary import (
     Frozen,
     Initialization,
     LossResolution,
+    PixelClasses,
     Selection,
+    name_pixel_classes,
 )
 from pipeline.pseudo_labels.drawing import FixedSeeds, draw_pixels
 from pipeline.pseudo_labels.store import PseudoLabelStore
@@ -59,8 +61,8 @@ def train_pixelcam(
         PixelCAMError: the pseudo-labels belong to another teacher or to other images, or training diverges.
     """
     section = _as_approached(params.train_pixelcam)
-    check_store(store, teacher=teacher, source=source)
-    fabric, model = make_fabric(), _initial_model(teacher, params, classes=len(source.classes))
+    check_store(store, teacher=teacher, source=source, pixel_classes=params.model.pixel_classes)
+    fabric, model = make_fabric(), _initial_model(teacher, params, source)
     result = fit(
         model,
         PixelCAMObjective(section),
@@ -84,19 +86,16 @@ def train_pixelcam(
         checkpoints=checkpoints,
         label="PixelCAM",
     )
-    info = ModelInfo(
-        source.classes, source.name, model.encoder.spec, model.image_head.name, pixel_head=model.pixel_head.name
-    )
     if is_first():
-        parents = {"teacher": weights_sha256(teacher)}
+        info, parents = _describe(model, source, params), {"teacher": weights_sha256(teacher)}
         save_model(output, result, info=info, params=section, seed=params.seed, parents=parents)
         if not keep_checkpoint:
             result.checkpoint.remove()
     wait_for_all()
 
 
-def check_store(store: PseudoLabelStore, *, teacher: Path, source: PreparedDomain) -> None:
-    """Raise a `PixelCAMError` unless a store is whole, and this teacher made it from the training images."""
+def check_store(store: PseudoLabelStore, *, teacher: Path, source: PreparedDomain, pixel_classes: PixelClasses) -> None:
+    """Raise a `PixelCAMError` unless a store is whole, and this teacher made it from the training images, as asked."""
     remedy = "run the extract_pseudo_labels stage again"
     if store.attributes.get("teacher_sha256") != weights_sha256(teacher):
         raise PixelCAMError(f"{store.path}: was made by another teacher than {teacher}; {remedy}")
@@ -105,6 +104,12 @@ def check_store(store: PseudoLabelStore, *, teacher: Path, source: PreparedDomai
         raise PixelCAMError(
             f"{store.path}: holds {len(store)} images that are not the {len(expected)} training images of "
             f"'{source.name}', in their order; {remedy}"
+        )
+    names = name_pixel_classes(pixel_classes, source.classes)
+    if store.pixel_classes != names:
+        raise PixelCAMError(
+            f"{store.path}: model.pixel_classes '{pixel_classes}' needs labels of {', '.join(names)}, and these are of "
+            f"{', '.join(store.pixel_classes)}; {remedy}"
         )
     if is_first():
         store.verify()
@@ -125,22 +130,37 @@ def _learned_from(store: PseudoLabelStore, source: PreparedDomain, params: Param
             source.manifest.of_split(Split.TRAIN),
             size=params.model.input_size,
             background_class_idx=source.background_class_idx,
+            pixel_classes=params.model.pixel_classes,
         )
     return labels if params.train_pixelcam.redraw else FixedSeeds(labels, params.train_pixelcam, params.seed)
 
 
-def _initial_model(teacher: Path, params: Params, *, classes: int) -> PixelCAM:
+def _initial_model(teacher: Path, params: Params, source: PreparedDomain) -> PixelCAM:
     """Return PixelCAM with encoder and image head from the model before it, or as the teacher itself began."""
     section = params.train_pixelcam
     match section.initialization:
         case Initialization.TEACHER:
             start, _ = load_net(teacher)
         case Initialization.ENCODER_WEIGHTS:
-            start = start_teacher(params, classes=classes)
-    model = build_pixelcam(start.encoder, start.image_head, params.pixel_head, seed=params.seed)
+            start = start_teacher(params, classes=len(source.classes))
+    pixel_classes = name_pixel_classes(params.model.pixel_classes, source.classes)
+    model = build_pixelcam(
+        start.encoder, start.image_head, params.pixel_head, seed=params.seed, pixel_classes=len(pixel_classes)
+    )
     if section.approach in (Approach.TWO_STEP, Approach.NEGEV):
         model.image_head.requires_grad_(False)  # the encoder is frozen by the training itself
     return model
+
+
+def _describe(model: PixelCAM, source: PreparedDomain, params: Params) -> ModelInfo:
+    return ModelInfo(
+        source.classes,
+        source.name,
+        model.encoder.spec,
+        model.image_head.name,
+        pixel_head=model.pixel_head.name,
+        pixel_classes=params.model.pixel_classes,
+    )
 
 
 class PixelCAMObjective:

@@ -39,6 +39,7 @@ def save_model(
         "encoder": asdict(info.encoder),
         "image_head": info.image_head,
         "pixel_head": info.pixel_head,
+        "pixel_classes": info.pixel_classes,
         "selection": result.selection,
         "epochs": {selection: kept.epoch for selection, kept in sorted(result.kept.items())},
         "params": params.model_dump(mode="json"),

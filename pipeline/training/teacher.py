@@ -154,7 +154,14 @@ def train_teacher(
         checkpoints=checkpoints,
         label="teacher",
     )
-    info = ModelInfo(source.classes, source.name, teacher.encoder.spec, teacher.image_head.name, pixel_head=None)
+    info = ModelInfo(
+        source.classes,
+        source.name,
+        teacher.encoder.spec,
+        teacher.image_head.name,
+        pixel_head=None,
+        pixel_classes=None,
+    )
     if is_first():
         save_model(output, result, info=info, params=section, seed=params.seed, parents={})
         if not keep_checkpoint:

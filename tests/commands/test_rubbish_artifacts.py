@@ -102,13 +102,13 @@ FAULTS: dict[str, tuple[str, Damage, str, str]] = {
     "a store of the future": (
         "train_pixelcam",
         _attributes(lambda values: values.update(schema_version=99)),
-        "schema_version is 99, this version reads 1",
+        "schema_version is 99, this version reads 1 and 2",
         AGAIN,
     ),
     "a store of the future, in the report": (
         "report",
         _attributes(lambda values: values.update(schema_version=99)),
-        "schema_version is 99, this version reads 1",
+        "schema_version is 99, this version reads 1 and 2",
         AGAIN,
     ),
     "weights of another shape": (

@@ -10,6 +10,7 @@ from tiny import make_row
 from pipeline.data.manifest import Manifest
 from pipeline.data.training_set import MaskLabels
 from pipeline.params.errors import PixelCAMError
+from pipeline.params.vocabulary import PixelClasses
 
 
 @pytest.fixture
@@ -27,6 +28,16 @@ def test_labels_are_the_mask_without_what_is_to_be_ignored(root: Path) -> None:
     assert found.labels.tolist() == [[255, 255], [1, 0]]
     assert found.cam.tolist() == [[0, 0], [1, 0]]
     assert (str(found.labels.dtype), str(found.cam.dtype)) == ("uint8", "float16")
+
+
+def test_labels_of_classes_carry_the_class_of_the_image(root: Path) -> None:
+    row = make_row("image.png", root=root, mask="mask.png", ignore_mask="ignore.png", class_idx=2)
+    manifest = Manifest((row,), root)
+    masks = MaskLabels(manifest, size=2, background_class_idx=None, pixel_classes=PixelClasses.IMAGE_CLASSES)
+    found = masks.read("image.png")
+    assert found.labels.tolist() == [[255, 255], [3, 0]]
+    assert found.cam.tolist() == [[0, 0], [1, 0]]
+    assert masks.describe() != MaskLabels(manifest, size=2, background_class_idx=None).describe()
 
 
 def test_an_image_of_the_background_class_needs_no_mask(root: Path) -> None:

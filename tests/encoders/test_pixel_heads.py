@@ -96,6 +96,15 @@ def test_a_hypercolumn_is_one_convolution_on_enlarged_and_joined_maps(
 
 
 @pytest.mark.parametrize("head", PixelHeadName)
+def test_a_head_gives_a_logit_for_each_class_it_is_built_for(encoder: Encoder, head: PixelHeadName) -> None:
+    built = build_pixel_head(head, encoder, pixel_classes=4).eval()
+    with torch.inference_mode():
+        logits = built(encoder.eval().forward_layers(torch.rand(2, 3, 64, 64), built.layers))
+    assert logits.shape[:2] == (2, 4)
+    assert len({tuple(logits[0, index].flatten().tolist()) for index in range(4)}) == 4
+
+
+@pytest.mark.parametrize("head", PixelHeadName)
 def test_building_a_head_leaves_the_encoder_as_it_was(encoder: Encoder, head: PixelHeadName) -> None:
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
     for training in (True, False):

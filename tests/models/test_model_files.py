@@ -19,7 +19,7 @@ from torch import nn
 from pipeline.encoders.encoder import EncoderSpec
 from pipeline.models.files import ModelInfo, load_weights, read_info, weights_sha256
 from pipeline.params.errors import PixelCAMError
-from pipeline.params.vocabulary import ImageHeadName, PixelHeadName, Selection, Weights
+from pipeline.params.vocabulary import ImageHeadName, PixelClasses, PixelHeadName, Selection, Weights
 from pipeline.runtime.files import sha256_of
 from pipeline.training import saving
 from pipeline.training.checkpoints import Checkpoint, Kept
@@ -40,6 +40,7 @@ INFO = ModelInfo(
     ),
     image_head=ImageHeadName.LSE,
     pixel_head=PixelHeadName.DECODER,
+    pixel_classes=PixelClasses.IMAGE_CLASSES,
 )
 
 
@@ -85,6 +86,20 @@ def test_a_folder_is_read_back_as_written(folder: Path) -> None:
         assert torch.equal(load_file(folder / "last.safetensors")[name], weights + 1)
 
 
+@pytest.mark.parametrize(("pixel_head", "expected"), [("linear", PixelClasses.FOREGROUND), (None, None)])
+def test_a_description_without_pixel_classes_is_of_foreground(
+    folder: Path, pixel_head: str | None, expected: PixelClasses | None
+) -> None:
+    path = folder / "model.json"
+    description = json.loads(path.read_text(encoding="utf-8"))
+    del description["pixel_classes"]
+    path.write_text(json.dumps(description | {"pixel_head": pixel_head}), encoding="utf-8")
+    assert read_info(folder).pixel_classes is expected
+    path.write_text(json.dumps(description | {"pixel_classes": "organs"}), encoding="utf-8")
+    with pytest.raises(PixelCAMError, match=r"model\.json: cannot be read as a model's description .*train it again"):
+        read_info(folder)
+
+
 def test_other_weights_that_were_kept_can_be_loaded(folder: Path) -> None:
     expected = _model().state_dict()
     for weights, added in ((Weights.SELECTED, 0), (Weights.VAL_LOSS, 0), (Weights.LAST, 1)):
@@ -114,6 +129,7 @@ def test_the_description_says_how_the_model_came_about(folder: Path) -> None:
         },
         "image_head": "lse",
         "pixel_head": "decoder",
+        "pixel_classes": "image_classes",
         "selection": "val_loss",
         "epochs": {"val_loss": 1, "last": 2},
         "params": {"steps": 7},

@@ -213,3 +213,23 @@ def test_what_is_kept_repeats_with_the_generator() -> None:
     labels, cam = as_labels([[0, 1] * 50]), torch.ones(1, 1, 100)
     assert torch.equal(keep(labels, cam), keep(labels, cam))
     assert not torch.equal(keep(labels, cam), keep(labels, cam, seed=1))
+
+
+def test_a_drawn_pixel_carries_the_class_of_its_label() -> None:
+    labels = as_labels([[3, 255, 0, 3], [255, 1, 1, 255], [0, 254, 255, 0]])
+    drawn = draw(labels, torch.full((3, 1, 4), 0.5), foreground=2, background=1)
+    assert drawn.target.tolist() == [[3, 3, 0], [1, 1, 255], [254, 254, 0]]
+    assert torch.equal(drawn.index[1:, :2].clamp(1, 2), drawn.index[1:, :2]), "of no ignored pixel"
+
+
+def test_kept_pixels_keep_their_class() -> None:
+    labels = as_labels([[2, 2, 255, 0, 0, 2], [255, 1, 0, 255, 255, 255]])
+    kept = keep_drawn(
+        labels,
+        torch.full((2, 1, 6), 0.5),
+        foreground_pixels=3,
+        background_pixels=2,
+        foreground_drawing=Drawing.CAM,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert torch.equal(kept, labels)

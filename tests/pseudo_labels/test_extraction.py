@@ -73,7 +73,8 @@ def test_the_store_says_where_it_comes_from(finished: Run) -> None:
     attributes = dict(zarr.open_group(finished.store, mode="r").attrs)
     assert attributes.pop("image_ids") == [f"images/train_{number}.png" for number in range(6)]
     assert attributes == {
-        "schema_version": 1,
+        "schema_version": 2,
+        "pixel_classes": ["background", "foreground"],
         "ignore_index": 255,
         "background_class": None,
         "background_fraction": 0.3,
@@ -125,6 +126,29 @@ def test_images_of_the_background_class_are_all_background(finished: Run, tmp_pa
         values = set(np.unique(store.read(image_id).labels).tolist())
         assert values == ({0} if class_idx == 1 else {0, 1, 255})
     assert store.attributes["background_class"] == "malignant"
+
+
+@pytest.mark.parametrize("model", ["teacher", "pixelcam"])
+def test_with_image_classes_labels_carry_the_class_and_the_quality_stays(
+    finished: Run, tmp_path: Path, model: str
+) -> None:
+    found: dict[str, tuple[PseudoLabelStore, object]] = {}
+    for name in ("foreground", "image_classes"):
+        params = tiny_params(finished.root / "raw", {"model.pixel_classes": name})
+        source, output = _home(finished, background=0), tmp_path / name
+        quality = extract_pseudo_labels(source, teacher=finished.models / model, params=params, output=output)
+        found[name] = PseudoLabelStore(output), quality
+    (plain, plain_quality), (classed, quality) = found.values()
+    classed.verify()
+    assert plain_quality == quality
+    assert classed.pixel_classes == ("background", "benign", "malignant")
+    for image_id, class_idx in zip(plain.image_ids, plain.class_idx().tolist(), strict=True):
+        before, after = plain.read(image_id), classed.read(image_id)
+        assert np.array_equal(after.cam, before.cam)
+        assert np.array_equal(after.labels, np.where(before.labels == 1, 1 + class_idx, before.labels))
+    counts = classed.counts().sum(axis=0).tolist()
+    assert (counts[1], counts[2]) == (0, plain.counts()[:, 1].sum()), "benign is the class without a region"
+    assert counts[2] > 0
 
 
 @pytest.mark.parametrize(

@@ -120,8 +120,9 @@ def test_numbers_have_checksums_too(name: str, written: Path) -> None:
 
 def test_attributes_are_sorted_and_complete(written: Path) -> None:
     attributes = metadata(written)["attributes"]
-    assert list(attributes) == ["classes", "domain", "ignore_index", "image_ids", "schema_version"]
-    assert attributes["schema_version"] == 1
+    assert list(attributes) == ["classes", "domain", "ignore_index", "image_ids", "pixel_classes", "schema_version"]
+    assert attributes["schema_version"] == 2
+    assert attributes["pixel_classes"] == ["background", "foreground"]
     assert attributes["ignore_index"] == 255
     assert attributes["image_ids"] == ids(COUNT)
 
@@ -283,10 +284,12 @@ def test_array_of_another_length_than_the_image_ids_is_named(name: str, path: Pa
         PseudoLabelStore(path)
 
 
-@pytest.mark.parametrize("version", [2, 0, "1", None])
+@pytest.mark.parametrize("version", [3, 0, "1", True, None])
 def test_another_schema_is_refused(version: object, path: Path) -> None:
     change_metadata(path, "", lambda values: values["attributes"].update(schema_version=version))
-    with pytest.raises(PixelCAMError, match=rf"schema_version is {version}, this version reads 1; run the extract"):
+    with pytest.raises(
+        PixelCAMError, match=rf"schema_version is {version}, this version reads 1 and 2; run the extract"
+    ):
         PseudoLabelStore(path)
 
 
@@ -311,7 +314,7 @@ def test_folder_that_is_no_store_is_refused(tmp_path: Path) -> None:
     [
         (lambda image: replace(image, labels=image.labels.astype(np.int64)), r"labels must be uint8 .* got int64"),
         (lambda image: replace(image, labels=image.labels.T), r"labels must be uint8 \(12, 10\), got uint8 \(10, 12\)"),
-        (lambda image: replace(image, labels=image.labels | 2), r"labels must be 0, 1 or 255, got \[2, 3\]"),
+        (lambda image: replace(image, labels=image.labels | 2), r"labels must be 0 to 1 or 255, got \[2, 3\]"),
         (lambda image: replace(image, cam=image.cam.astype(np.float32)), r"cam must be float16 .* got float32"),
         (lambda image: replace(image, cam=image.cam[:2]), r"cam must be float16 \(3, 2\), got float16 \(2, 2\)"),
         (lambda image: replace(image, cam=image.cam + np.float16(1)), r"a CAM must lie in \[0, 1\]"),
@@ -394,3 +397,82 @@ def test_nothing_is_left_running_where_rows_or_writing_fail(tmp_path: Path) -> N
     with pytest.raises(PixelCAMError, match="row 0: labels must be"):
         write(tmp_path / "store", rows(unfit), count=len(unfit))
     assert set(threading.enumerate()) - before == set()
+
+
+# --- labels that say which class; and stores of the first schema ----------------------------------------------------
+
+CLASSES = ("background", "benign", "malignant", "adenoma")
+
+
+def classed_images() -> list[StoredImage]:
+    """Return three images of three classes, whose foreground is 1 + their class."""
+    images = make_images(3)
+    return [
+        replace(image, class_idx=index, labels=np.where(image.labels == 1, np.uint8(1 + index), image.labels))
+        for index, image in enumerate(images)
+    ]
+
+
+def test_labels_of_classes_are_counted_by_class(tmp_path: Path) -> None:
+    images = classed_images()
+    path = tmp_path / "labels.zarr"
+    sizes = {"image_count": 3, "label_size": LABEL_SIZE, "cam_size": CAM_SIZE}
+    write_store(path, images, attributes={"image_ids": ids(3)}, pixel_classes=CLASSES, **sizes)  # type: ignore[arg-type]
+    opened = PseudoLabelStore(path)
+    opened.verify()
+    assert opened.pixel_classes == CLASSES
+    assert opened.attributes["pixel_classes"] == list(CLASSES)
+    labels = np.stack([image.labels for image in images])
+    expected = [[int((row == value).sum()) for value in (0, 1, 2, 3, 255)] for row in labels]
+    assert opened.counts().tolist() == expected
+    assert [row[1 + index] > 0 for index, row in enumerate(expected)] == [True] * 3
+    np.testing.assert_array_equal(opened.read("images/2.png").labels, labels[2])
+
+
+def test_a_label_of_no_class_is_refused(tmp_path: Path) -> None:
+    sizes = {"image_count": 3, "label_size": LABEL_SIZE, "cam_size": CAM_SIZE}
+    with pytest.raises(PixelCAMError, match=r"row 2: labels must be 0 to 2 or 255, got \[3\]"):
+        write_store(
+            tmp_path / "labels.zarr",
+            classed_images(),
+            attributes={"image_ids": ids(3)},
+            pixel_classes=CLASSES[:3],
+            **sizes,  # type: ignore[arg-type]
+        )
+
+
+@pytest.mark.parametrize("names", [None, "gland", [], ["background"], ["background", 1], ["x"] * 256])
+def test_a_store_that_does_not_say_what_its_labels_mean_is_refused(names: object, path: Path) -> None:
+    change_metadata(path, "", lambda values: values["attributes"].update(pixel_classes=names))
+    with pytest.raises(PixelCAMError, match=r"pixel_classes must be .*; run the extract_pseudo_labels stage again"):
+        PseudoLabelStore(path)
+
+
+def test_a_store_with_too_few_counts_is_refused(path: Path) -> None:
+    change_metadata(path, "", lambda values: values["attributes"].update(pixel_classes=list(CLASSES)))
+    with pytest.raises(PixelCAMError, match="'counts' has 3 columns where background, benign, malignant, adenoma and"):
+        PseudoLabelStore(path)
+
+
+def write_first_schema(path: Path, images: Sequence[StoredImage]) -> None:
+    """Write a store as the first schema had it, with zarr alone."""
+    group = zarr.open_group(path, mode="w", zarr_format=3)
+    group.attrs.update({"schema_version": 1, "ignore_index": 255, "image_ids": ids(len(images)), "classes": ["a", "b"]})
+    labels = np.stack([image.labels for image in images])
+    group.create_array("labels", data=labels, chunks=(1, *LABEL_SIZE), shards=labels.shape)
+    cams = np.stack([image.cam for image in images])
+    group.create_array("cam", data=cams, chunks=(1, *CAM_SIZE), shards=cams.shape)
+    group.create_array("class_idx", data=np.array([image.class_idx for image in images], dtype=np.int64))
+    counts = [[int((row == value).sum()) for value in (0, 1, 255)] for row in labels]
+    group.create_array("counts", data=np.array(counts, dtype=np.int64))
+
+
+def test_a_store_of_the_first_schema_is_read(tmp_path: Path) -> None:
+    images = make_images(4)
+    write_first_schema(tmp_path / "old.zarr", images)
+    opened = PseudoLabelStore(tmp_path / "old.zarr")
+    opened.verify()
+    assert opened.pixel_classes == ("background", "foreground")
+    np.testing.assert_array_equal(opened.read("images/3.png").labels, images[3].labels)
+    np.testing.assert_array_equal(opened.read("images/3.png").cam, images[3].cam)
+    assert opened.read("images/3.png").class_idx == 1

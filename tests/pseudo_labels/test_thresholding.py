@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.params.config import ExtractionParams
 from pipeline.params.errors import PixelCAMError
 from pipeline.params.vocabulary import BACKGROUND, FOREGROUND, IGNORE, ForegroundRule, Refinement
-from pipeline.pseudo_labels.thresholding import make_pseudo_labels, threshold_cam
+from pipeline.pseudo_labels.thresholding import make_pseudo_labels, name_foreground, threshold_cam
 
 TENTHS = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 
@@ -285,3 +285,11 @@ def test_a_map_in_memory_is_cut_by_hand() -> None:
 def test_a_map_that_cannot_be_cut_is_refused(cam: npt.NDArray[Any], values: tuple[float, float], message: str) -> None:
     with pytest.raises(PixelCAMError, match=message):
         threshold_cam(cam, foreground_threshold=values[0], background_fraction=values[1])
+
+
+def test_foreground_is_called_by_the_class_of_its_image() -> None:
+    labels = torch.tensor([[[0, 1, 255]], [[1, 1, 0]], [[255, 0, 1]]], dtype=torch.uint8)
+    found = name_foreground(labels, torch.tensor([0, 2, 253]))
+    assert found.tolist() == [[[0, 1, 255]], [[3, 3, 0]], [[255, 0, 254]]]
+    assert found.dtype == torch.uint8
+    assert labels[1].tolist() == [[1, 1, 0]], "what is given stays as it is"

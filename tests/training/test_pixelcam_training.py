@@ -29,7 +29,7 @@ from pipeline.models.files import weights_sha256
 from pipeline.models.pixelcam import PixelCAMLocalizer, PixelCAMOutput, load_pixelcam
 from pipeline.params.config import PixelCAMParams
 from pipeline.params.errors import PixelCAMError
-from pipeline.params.vocabulary import Approach, ImageHeadName, LossResolution, PixelHeadName
+from pipeline.params.vocabulary import Approach, ImageHeadName, LossResolution, PixelClasses, PixelHeadName
 from pipeline.pseudo_labels.extraction import extract_pseudo_labels
 from pipeline.pseudo_labels.store import PseudoLabelStore
 from pipeline.training.loop import StepLosses, fit
@@ -408,17 +408,21 @@ def test_the_pixel_head_learns_what_the_labels_say(finished: Run, tmp_path: Path
     assert history["pixel_loss"].iloc[-1] < 0.2
 
 
+def _check(run: Run, *, teacher: Path, source: PreparedDomain) -> None:
+    check_store(PseudoLabelStore(run.store), teacher=teacher, source=source, pixel_classes=PixelClasses.FOREGROUND)
+
+
 def test_a_store_of_another_teacher_is_refused(finished: Run, tmp_path: Path) -> None:
     other = tmp_path / "teacher"
     other.mkdir()
     (other / "model.safetensors").write_bytes(b"others")
     with pytest.raises(PixelCAMError, match=r"pseudo_labels\.zarr: was made by another teacher than .*run the extract"):
-        check_store(PseudoLabelStore(finished.store), teacher=other, source=_home(finished))
+        _check(finished, teacher=other, source=_home(finished))
 
 
 def test_a_missing_teacher_is_named(finished: Run, tmp_path: Path) -> None:
     with pytest.raises(PixelCAMError, match=r"model\.safetensors: cannot be read"):
-        check_store(PseudoLabelStore(finished.store), teacher=tmp_path, source=_home(finished))
+        _check(finished, teacher=tmp_path, source=_home(finished))
 
 
 @pytest.mark.parametrize("change", ["fewer", "another order", "another name"])
@@ -436,7 +440,7 @@ def test_a_store_of_other_images_is_refused(finished: Run, change: str) -> None:
     with pytest.raises(
         PixelCAMError, match=r"pseudo_labels\.zarr: holds 6 images that are not the \d training images of"
     ):
-        check_store(PseudoLabelStore(finished.store), teacher=finished.teacher, source=changed)
+        _check(finished, teacher=finished.teacher, source=changed)
 
 
 def test_damaged_pseudo_labels_stop_the_training_and_write_nothing(finished: Run, tmp_path: Path) -> None:
