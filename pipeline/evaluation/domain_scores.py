@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.metrics import classification, curves, pixel_histogram
+from pipeline.metrics import classification, curves, pixel_classes, pixel_histogram
 from pipeline.metrics.bootstrap import Difference, ImageTable, Interval, Resamples, compare, interval, resample
 from pipeline.metrics.localization import CPU, LocalizationTally, MapMeasures
 from pipeline.metrics.pixel_histogram import HistogramRows, PixelHistogram
 from pipeline.metrics.scores import Evaluation, Fitted, ImageScores, ModelName, Scores, ThresholdSource
+from pipeline.params.vocabulary import TWO_PIXEL_CLASSES
 from pipeline.runtime.seeding import derive_seed
 
 ROWS_IN_BLOCK: Final = 4096
@@ -59,12 +60,14 @@ class ModelBatch:
         values: (B,) of `IMAGE_VALUES`.
         maps: what was measured of its maps, taken for the true class where they are taken for one.
         predicted_class_change: by how much the pooled histogram changes with maps for the predicted class.
+        pixel_confusion: int64 (1 + K, 1 + K), pixels by true and predicted pixel class.
     """
 
     logits: Tensor
     values: NDArray[np.void]
     maps: MapMeasures
     predicted_class_change: PixelHistogram
+    pixel_confusion: NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -85,6 +88,7 @@ class ModelTally:
         histograms: those of each image's map, for the bootstrap.
         pixels: the maps.
         predicted_class_change: as in `ModelBatch`.
+        pixel_confusion: likewise.
     """
 
     def __init__(self) -> None:
@@ -93,6 +97,7 @@ class ModelTally:
         self.histograms = HistogramRows()
         self.pixels = LocalizationTally(self.histograms)
         self.predicted_class_change = pixel_histogram.empty_histogram(device=CPU)
+        self.pixel_confusion = np.zeros((), dtype=np.int64)
 
     def add(self, batch: ModelBatch) -> None:
         """Add what was said about more images."""
@@ -102,6 +107,7 @@ class ModelTally:
         self.predicted_class_change = pixel_histogram.add_histograms(
             self.predicted_class_change, batch.predicted_class_change
         )
+        self.pixel_confusion = self.pixel_confusion + batch.pixel_confusion
 
 
 class DomainTally:
@@ -251,11 +257,24 @@ def _scores(
         auroc=classification.auroc(logits=logits, target=truth),
         f1=classification.f1_per_class(preds=predicted, target=truth, classes=classes),
         confusion=classification.confusion_matrix(preds=predicted, target=truth, classes=classes),
+        class_iou=_class_iou(tally.pixel_confusion, classes),
+        mean_iou_over_classes=pixel_classes.mean_iou_over_classes(tally.pixel_confusion),
+        accuracy_by_pixels=_accuracy_by_pixels(images),
         collapsed=classification.has_collapsed(preds=predicted, target=truth),
         calibration=classification.calibration(logits=logits, target=truth, temperature=fitted.temperature),
         intervals=intervals,
         over_teacher={},
     )
+
+
+def _class_iou(confusion: NDArray[np.int64], classes: tuple[str, ...]) -> dict[str, float]:
+    background, *of_classes = pixel_classes.class_ious(confusion).tolist()
+    return dict(zip(classes, of_classes, strict=True)) | {TWO_PIXEL_CLASSES[0]: background}
+
+
+def _accuracy_by_pixels(images: ImageScores) -> float:
+    by_pixels = images["by_pixels_idx"]
+    return float("nan") if (by_pixels < 0).any() else float((by_pixels == images["class_idx"]).mean())
 
 
 def _beside_teacher(model: ModelName, scores: Mapping[ModelName, Scores], drawn: Mapping[str, Resamples]) -> Scores:

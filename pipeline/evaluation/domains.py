@@ -129,6 +129,7 @@ class _Scorer:
                             images.share(), label=f"evaluating on {domain.name}{self._difference(variant)}"
                         ),
                         patients={row.image: row.patient for row in domain.manifest.rows},
+                        background_class_idx=domain.background_class_idx,
                     ),
                     fitted=fitted,
                     map_size=evaluation.map_size,

@@ -22,6 +22,7 @@ from pipeline.evaluation.domain_scores import BatchScores, DomainTally, ModelBat
 from pipeline.metrics import curves, pixel_histogram
 from pipeline.metrics.classification import fit_temperature
 from pipeline.metrics.localization import CPU, FIXED_THRESHOLD, CountedMaps, count_maps, measure_maps
+from pipeline.metrics.pixel_classes import ClassReading, classify_by_pixels, count_confusion, read_classes
 from pipeline.metrics.pixel_histogram import PixelHistogram
 from pipeline.metrics.scores import IMAGE_VALUES, Evaluation, Fitted, ModelName, Threshold, ThresholdSource
 from pipeline.params.errors import PixelCAMError
@@ -41,12 +42,13 @@ class EvaluationDomain:
     """A domain to be scored on: its class names in the order of `class_idx`, and its test images, read once.
 
     Of several processes each is given its share of the batches, see `ScoredSet.share`. `patients` names the patient of
-    each image that has one.
+    each image that has one. `background_class_idx` is the class whose images hold no region of interest, if any.
     """
 
     name: str
     classes: tuple[str, ...]
     batches: Iterable[EvaluationBatch]
+    background_class_idx: int | None = None
     patients: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -108,7 +110,7 @@ def evaluate_domain(
 
     Args:
         localizers: the models, in the order of the result.
-        domain: the images and what their classes are called there.
+        domain: the images and what their classes are there.
         fitted: where each model's map becomes a region, and how sure it is.
         map_size: side in pixels at which maps and masks are compared.
         resampling: how intervals are made.
@@ -128,7 +130,7 @@ def evaluate_domain(
         return _Looked(replace(batch, images=torch.empty(0)), said)  # the pixels are done with
 
     depth = int(device.type == "cuda") if depth is None else depth
-    finish = partial(_finish, fitted=fitted)
+    finish = partial(_finish, fitted=fitted, background_class_idx=domain.background_class_idx)
     tally = DomainTally(localizers)
     for scored in in_order(finish_in_background(map(look, domain.batches), finish, depth=depth)):
         tally.add(scored)
@@ -137,10 +139,14 @@ def evaluate_domain(
 
 @dataclass(frozen=True, eq=False)
 class _Said:
-    """What a model said about a batch, in main memory: logits, maps, and how another class would change the latter."""
+    """What a model said about a batch, in main memory: logits, maps, and how another class would change the latter.
+
+    `classes` is None of a model that tells no classes apart by pixels.
+    """
 
     logits: Tensor
     maps: CountedMaps
+    classes: ClassReading | None
     predicted_class_change: PixelHistogram
 
 
@@ -161,7 +167,8 @@ def _look(
     """Do the device's part of scoring a batch."""
     found = read(localizer, batch)
     maps = count_maps(found.maps, target=batch.masks, ignore=batch.ignore)
-    said = _Said(found.image_logits.cpu(), maps, pixel_histogram.empty_histogram(device=CPU))
+    classes = None if found.class_maps is None else read_classes(found.class_maps, maps=found.maps)
+    said = _Said(found.image_logits.cpu(), maps, classes, pixel_histogram.empty_histogram(device=CPU))
     predicted = said.logits.argmax(dim=1)
     wrong = (predicted != batch.class_idx.cpu()) & batch.has_mask.cpu()
     if not takes_a_class or not wrong.any():  # right images are not run again
@@ -178,20 +185,44 @@ def _look(
     return replace(said, predicted_class_change=pixel_histogram.add_images(after, -maps.histograms[wrong]))
 
 
-def _finish(looked: _Looked, *, fitted: Mapping[ModelName, Fitted]) -> BatchScores:
+def _finish(looked: _Looked, *, fitted: Mapping[ModelName, Fitted], background_class_idx: int | None) -> BatchScores:
     """Do the processor's part of scoring a batch."""
     batch = looked.batch
     models: dict[ModelName, ModelBatch] = {}
     for name, said in looked.said.items():
         maps = measure_maps(said.maps, has_mask=batch.has_mask)
         threshold = fitted[name].threshold.value
+        values = image_values(said.logits, said.maps.histograms, batch, aps=maps.aps, threshold=threshold)
+        if said.classes is not None:
+            values["by_pixels_idx"] = classify_by_pixels(
+                said.classes, threshold=threshold, background_class_idx=background_class_idx
+            )
         models[name] = ModelBatch(
             logits=said.logits,
-            values=image_values(said.logits, said.maps.histograms, batch, aps=maps.aps, threshold=threshold),
+            values=values,
             maps=maps,
             predicted_class_change=said.predicted_class_change,
+            pixel_confusion=_count_pixels(said, batch, threshold=threshold),
         )
     return BatchScores(image_ids=batch.image_ids, masks=int(batch.has_mask.sum()), models=models)
+
+
+def _count_pixels(said: _Said, batch: EvaluationBatch, *, threshold: float) -> NDArray[np.int64]:
+    """Count the pixels of a batch by true and predicted pixel class, int64 (1 + K, 1 + K), where the truth is known.
+
+    A pixel is foreground where its map reaches the threshold. Its class is then the one whose map is highest there, and
+    that of the whole image of a model that tells no classes apart by pixels.
+    """
+    values = said.maps.values
+    known = (values >= 0) & batch.has_mask.cpu().numpy()[:, None, None]
+    if said.classes is None:
+        best = np.broadcast_to(said.logits.argmax(dim=1).numpy()[:, None, None], values.shape)
+    else:
+        best = said.classes.best
+    true_class = batch.class_idx.cpu().numpy()[:, None, None]
+    preds = np.where(values >= np.float32(threshold), 1 + best, 0)
+    target = np.where(said.maps.truth, 1 + true_class, 0)
+    return count_confusion(preds=preds[known], target=target[known], classes=said.logits.shape[1])
 
 
 def _score(
@@ -231,7 +262,8 @@ def localize(
         autocast: gives the context that the model runs in, which may lower its precision; nothing else runs there.
 
     Returns:
-        `image_logits` float32 (B, K) and `maps` float32 (B, map_size, map_size) in [0, 1], detached.
+        `image_logits` float32 (B, K) and `maps` float32 (B, map_size, map_size) in [0, 1], detached, and `class_maps`
+        alike where there are any.
 
     Raises:
         PixelCAMError: the model gives NaN, or map values outside [0, 1].
@@ -242,7 +274,10 @@ def localize(
     logits = raw.image_logits.detach().float()
     if not logits.isfinite().all():
         raise PixelCAMError("the model gives class logits that are not finite; lower its learning rate and train again")
-    return Localization(logits, resize_maps(raw.maps, map_size=map_size))
+    maps = resize_maps(raw.maps, map_size=map_size)
+    if raw.class_maps is None:
+        return Localization(logits, maps)
+    return Localization(logits, maps, resize_map(raw.class_maps.detach().float(), (map_size, map_size)))
 
 
 def resize_maps(maps: Tensor, *, map_size: int) -> Tensor:
@@ -259,7 +294,7 @@ def resize_maps(maps: Tensor, *, map_size: int) -> Tensor:
 def image_values(
     logits: Tensor, histograms: Tensor, batch: EvaluationBatch, *, aps: NDArray[np.float64], threshold: float
 ) -> NDArray[np.void]:
-    """Return what is written of each image of a batch, (B,) of `IMAGE_VALUES`.
+    """Return what is written of each image of a batch, (B,) of `IMAGE_VALUES`, without a class by pixels.
 
     Args:
         logits: float32 (B, K) on the CPU.
@@ -278,6 +313,7 @@ def image_values(
     columns = {
         "class_idx": class_idx,
         "predicted_idx": probabilities.argmax(dim=1),
+        "by_pixels_idx": torch.full_like(class_idx, -1),
         "probability": probabilities.gather(1, class_idx.unsqueeze(1)).squeeze(1),
         "confidence": probabilities.amax(dim=1),
         "ap": torch.from_numpy(aps),

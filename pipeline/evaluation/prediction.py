@@ -1,7 +1,7 @@
 """A trained model asked about anyone's images: class probabilities, and a map of each image's own size."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from pipeline.models.pixelcam import PixelCAM, PixelCAMLocalizer
 from pipeline.models.teacher import Teacher
 from pipeline.params.config import MapParams, Params
 from pipeline.params.errors import PixelCAMError
-from pipeline.params.vocabulary import Weights
+from pipeline.params.vocabulary import PixelClasses, Weights
 from pipeline.runtime.devices import make_fabric
 
 BATCH_SIZE: Final = 8  # images at a time, where nobody says otherwise
@@ -34,10 +34,13 @@ class Prediction:
         probabilities: by class name, in the model's order; they add up to 1.
         map: float32 (H, W) in [0, 1] at the image's size, higher is foreground. PixelCAM's is the probability of
             foreground, a teacher's the CAM for the class that it predicts.
+        class_maps: likewise a map for each class, by name; their sum is `map`. Empty of a model that tells no classes
+            apart by pixels.
     """
 
     probabilities: dict[str, float]
     map: NDArray[np.float32]
+    class_maps: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
     @property
     def class_name(self) -> str:
@@ -50,6 +53,7 @@ class Predictor:
 
     Attributes:
         classes: their names, in the order of `class_idx`.
+        classes_with_map: those that have a map of their own: all, or none.
     """
 
     def __init__(self, folder: Path, params: Params | None) -> None:
@@ -61,6 +65,7 @@ class Predictor:
         self._scale = self._views.image_scale
         self._localizer = self._as_localizer(self._net.to(self._fabric.device), params)
         self.classes = self._info.classes
+        self.classes_with_map = self.classes if self._info.pixel_classes is PixelClasses.IMAGE_CLASSES else ()
 
     def predict(self, images: Sequence[ImageLike], *, batch_size: int = BATCH_SIZE) -> list[Prediction]:
         """Return what the model says about each image.
@@ -81,8 +86,12 @@ class Predictor:
         localization = self._localize(images)
         probabilities = localization.image_logits.softmax(dim=1).tolist()
         for index, image in enumerate(images):
-            heat = resize_map(localization.maps[index : index + 1], image.shape[:2])[0].clamp(0, 1).cpu().numpy()
-            yield Prediction(dict(zip(self.classes, probabilities[index], strict=True)), heat)
+            heat = _resized(localization.maps[index : index + 1], image)[0]
+            class_maps: dict[str, NDArray[np.float32]] = {}
+            if localization.class_maps is not None:
+                of_classes = _resized(localization.class_maps[index : index + 1], image)[0]
+                class_maps = dict(zip(self.classes, of_classes, strict=True))
+            yield Prediction(dict(zip(self.classes, probabilities[index], strict=True)), heat, class_maps)
 
     def describe(self) -> dict[str, Any]:
         """Return where the maps come from, as JSON values."""
@@ -118,6 +127,11 @@ class Predictor:
         with torch.no_grad():
             logits: Tensor = self._net(scale_images(batch, 1 / self._scale)).image_logits
         return logits.argmax(dim=1)
+
+
+def _resized(maps: Tensor, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return maps (1, ..., h, w) at the size of an image."""
+    return resize_map(maps, image.shape[:2]).clamp(0, 1).cpu().numpy()
 
 
 def load_model(folder: Path | str, *, params: Params | None = None) -> Predictor:

@@ -16,7 +16,7 @@ from pipeline.metrics.scores import Evaluation, ModelName
 from pipeline.params.errors import PixelCAMError
 
 CURVE_POINTS: Final = 200
-TEXT_COLUMNS: Final = ("domain", "model", "image", "patient", "label", "predicted_class")
+TEXT_COLUMNS: Final = ("domain", "model", "image", "patient", "label", "predicted_class", "class_by_pixels")
 NUMBER_COLUMNS: Final = ("class_idx", "correct", "probability", "confidence", "threshold")
 OPTIONAL_COLUMNS: Final = (
     "ap",
@@ -73,6 +73,7 @@ def _per_image_rows(evaluation: Evaluation, values: NDArray[np.void], *, rows: s
         "label": [classes[index] for index in class_idx.tolist()],
         "class_idx": class_idx,
         "predicted_class": [classes[index] for index in predicted_idx.tolist()],
+        "class_by_pixels": ["" if index < 0 else classes[index] for index in values["by_pixels_idx"].tolist()],
         "correct": predicted_idx == class_idx,
         "probability": values["probability"].astype(np.float64),
         "confidence": values["confidence"].astype(np.float64),

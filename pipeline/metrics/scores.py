@@ -17,6 +17,7 @@ IMAGE_VALUES: Final = np.dtype(
     [
         ("class_idx", np.int32),
         ("predicted_idx", np.int32),
+        ("by_pixels_idx", np.int32),
         ("probability", np.float32),
         ("confidence", np.float32),
         ("ap", np.float64),
@@ -67,8 +68,9 @@ class Scores:
     `foreground_share` is what `pxap` would be for a map that knows nothing. A map that is taken for a class is taken
     for the true one, but in `pxap_predicted_class` for the predicted one. `regions` sets side by side the thresholds
     "validation" (NaN where none could be chosen there), "half", and "oracle", which is chosen on these very images.
-    `intervals` and `over_teacher` hold, by score, what a bootstrap over `patients` gives; the latter is empty for the
-    teacher itself.
+    `class_iou` and `mean_iou_over_classes` are pooled likewise; `accuracy_by_pixels` is NaN of a model that tells no
+    classes apart by pixels. `intervals` and `over_teacher` hold, by score, what a bootstrap over
+    `patients` gives; the latter is empty for the teacher itself.
     """
 
     pxap: float
@@ -92,6 +94,9 @@ class Scores:
     auroc: float
     f1: dict[str, float]
     confusion: dict[str, dict[str, int]]
+    class_iou: dict[str, float]
+    mean_iou_over_classes: float
+    accuracy_by_pixels: float
     collapsed: bool
     calibration: Calibration
     intervals: dict[str, Interval]
@@ -106,7 +111,8 @@ class ImageScores:
         image: names; both models share one list, as they do for patients.
         patient: names, empty where a patient is not known.
         blocks: arrays of `IMAGE_VALUES`, one after the other, N rows in all. NaN where there is no mask, or for AP,
-            Dice and IoU no region of interest in it. `probability` is the predicted probability of the true class,
+            Dice and IoU no region of interest in it. `by_pixels_idx` is the class that the pixels speak for, -1 of a
+            model that tells no classes apart by pixels. `probability` is the predicted probability of the true class,
             `confidence` that of the predicted class. Shares are fractions of the image's pixels, except that
             `false_positive_share` is the share of the background that is predicted foreground.
     """

@@ -45,7 +45,7 @@ def image_scores(image: str, *, dice: float = 0.5, false_positive_share: float =
 def columns_of(images: Sequence[Image]) -> ImageScores:
     """Return the scores of images, in two blocks."""
     rows = [
-        (1, 0, 1 / 3, 2 / 3, dice, dice, dice / (2 - dice), 0.3, 0.25, false_positives)
+        (1, 0, 0, 1 / 3, 2 / 3, dice, dice, dice / (2 - dice), 0.3, 0.25, false_positives)
         for _, dice, false_positives in images
     ]
     values = np.array(rows, dtype=IMAGE_VALUES)
@@ -87,6 +87,9 @@ def evaluation_of(
         auroc=0.75,
         f1={"benign": NAN, "malignant": 1 / 3},
         confusion={"benign": {"benign": 1, "malignant": 2}, "malignant": {"benign": 3, "malignant": 4}},
+        class_iou={"benign": NAN, "malignant": 1 / 3, "background": 0.5},
+        mean_iou_over_classes=5 / 12,
+        accuracy_by_pixels=NAN,
         collapsed=False,
         calibration=Calibration(ece=0.125, temperature=NAN, ece_calibrated=NAN),
         intervals={"pxap": Interval(low=0.5, high=NAN)},
@@ -131,6 +134,9 @@ class TestScoresByDomain:
             "auroc": 0.75,
             "f1": {"benign": None, "malignant": 0.333333},
             "confusion": {"benign": {"benign": 1, "malignant": 2}, "malignant": {"benign": 3, "malignant": 4}},
+            "class_iou": {"benign": None, "malignant": 0.333333, "background": 0.5},
+            "mean_iou_over_classes": 0.416667,
+            "accuracy_by_pixels": None,
             "collapsed": False,
             "calibration": {"ece": 0.125, "temperature": None, "ece_calibrated": None},
             "intervals": {"pxap": {"low": 0.5, "high": None}},
@@ -161,6 +167,7 @@ class TestPerImageTable:
         assert read["image"].tolist() == ["NA", "007"]
         assert read["label"].tolist() == ["malignant", "malignant"]
         assert read["predicted_class"].tolist() == ["benign", "benign"]
+        assert read["class_by_pixels"].tolist() == ["benign", "benign"]
         assert read["correct"].tolist() == [False, False]
         assert read["probability"].tolist() == [0.333333, 0.333333]
         assert read["confidence"].tolist() == [0.666667, 0.666667]
@@ -184,13 +191,12 @@ class TestPerImageTable:
         texts = {name for name in ("domain", "model", "image", "label", "predicted_class") if kinds.pop(name) in "OTU"}
         assert len(texts) == 5
         assert (kinds.pop("class_idx"), kinds.pop("correct")) == ("i", "b")
-        assert set(kinds.values()) == {"f"}  # the patient too, who is not known here: all empty
-        assert table["patient"].isna().all()
+        assert set(kinds.values()) == {"f"}  # patient and class by pixels too, which are not known here
+        assert table[["patient", "class_by_pixels"]].isna().all(axis=None)
         assert table[["probability", "threshold", "foreground_share_predicted"]].notna().all(axis=None)
         assert table["dice"].notna().tolist() == (table["foreground_share_mask"] > 0).tolist()
-        pd.testing.assert_frame_equal(
-            table.drop(columns="patient"), read_per_image_table(finished.per_image).drop(columns="patient")
-        )
+        known = table.dropna(axis="columns", how="all")
+        pd.testing.assert_frame_equal(known, read_per_image_table(finished.per_image)[known.columns])
 
     def test_every_column_is_described(self) -> None:
         table = table_of(evaluation_of(image_scores("a.png")))
