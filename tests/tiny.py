@@ -59,14 +59,24 @@ def noise_images(count: int, *, size: int = 8) -> list[npt.NDArray[np.uint8]]:
     return [generator.integers(0, 256, (size, size, 3), dtype=np.uint8) for _ in range(count)]
 
 
-def write_domain(root: Path, counts: Mapping[str, int], *, seed: int, empty_class: str | None = None) -> None:
-    """Write a table domain: a dark disc is benign, a dark bar malignant, and nothing is `empty_class`."""
+def write_domain(
+    root: Path,
+    counts: Mapping[str, int],
+    *,
+    seed: int,
+    empty_class: str | None = None,
+    classes: Sequence[str] = CLASSES,
+) -> None:
+    """Write a table domain: a dark disc is of the first class, a bar of the second, an upright one of the third.
+
+    Images of `empty_class` hold none of it.
+    """
     generator = np.random.default_rng(seed)
     rows = ["image,label,mask,split"]
     for split, count in counts.items():
         for number in range(count):
-            label = CLASSES[number % 2]
-            image, mask = _draw(generator, disc=label == CLASSES[0], empty=label == empty_class)
+            label = classes[number % len(classes)]
+            image, mask = _draw(generator, class_idx=classes.index(label), empty=label == empty_class)
             name = f"{split}_{number}.png"
             for folder, picture in (("images", image), ("masks", mask)):
                 (root / folder).mkdir(parents=True, exist_ok=True)
@@ -76,13 +86,13 @@ def write_domain(root: Path, counts: Mapping[str, int], *, seed: int, empty_clas
 
 
 def _draw(
-    generator: np.random.Generator, *, disc: bool, empty: bool
+    generator: np.random.Generator, *, class_idx: int, empty: bool
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
     width, height = SIZE
     y, x = np.mgrid[:height, :width]
     centre_y, centre_x = generator.integers(20, 40, 2)
-    mask = (y - centre_y) ** 2 + (x - centre_x) ** 2 < 144 if disc else abs(y - centre_y) < 8
-    mask = mask & (not empty)
+    shapes = ((y - centre_y) ** 2 + (x - centre_x) ** 2 < 144, abs(y - centre_y) < 8, abs(x - centre_x) < 8)
+    mask = shapes[class_idx] & (not empty)
     image = generator.normal((225, 180, 205), 12, (height, width, 3))
     image[mask] -= (90, 100, 40)
     return image.clip(0, 255).astype(np.uint8), mask
@@ -222,12 +232,13 @@ class Run:
         return self.root / "reports/overlays"
 
 
-def start_run(root: Path, changes: Mapping[str, object] | None = None) -> Run:
+def start_run(root: Path, changes: Mapping[str, object] | None = None, *, classes: Sequence[str] = CLASSES) -> Run:
     """Write two domains and a params.yaml; no stage has run yet."""
     run = Run(root)
-    write_domain(root / "raw/home", COUNTS["home"], seed=1)
-    write_domain(root / "raw/away", COUNTS["away"], seed=2, empty_class="benign")
-    write_params(run, changes)
+    write_domain(root / "raw/home", COUNTS["home"], seed=1, classes=classes)
+    write_domain(root / "raw/away", COUNTS["away"], seed=2, empty_class=classes[0], classes=classes)
+    of_domains = {f"domains.{domain}.classes": list(classes) for domain in COUNTS}
+    write_params(run, of_domains | {"domains.away.background_class": classes[0]} | dict(changes or {}))
     return run
 
 

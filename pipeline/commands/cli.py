@@ -42,6 +42,9 @@ def predict(
     maps_only: Annotated[
         bool, typer.Option("--maps-only", help="No overlays, and files of maps named as their images.")
     ] = False,
+    map_of: Annotated[
+        str | None, typer.Option("--class", help="Write the map of this class, of a model that has one for each.")
+    ] = None,
     domain: Annotated[str | None, typer.Option(help="Predict the test images of this prepared domain.")] = None,
     prepared: Annotated[Path, typer.Option(help="The folder of prepared domains.")] = Path("data/prepared"),
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
@@ -67,6 +70,7 @@ def predict(
         params=read_as,
         map_format=map_format,
         maps_only=maps_only,
+        map_of=map_of,
     )
     for prediction in predictions:
         classes = ", ".join(f"{name} {probability:.3f}" for name, probability in prediction.probabilities.items())

@@ -21,9 +21,9 @@ from pipeline.data.images import read_image
 from pipeline.data.manifest import ManifestRow, PreparedDomain
 from pipeline.data.maps import resize_labels, resize_map
 from pipeline.params.errors import PixelCAMError
-from pipeline.params.vocabulary import BACKGROUND, FOREGROUND, IGNORE, PIXEL_LABELS
+from pipeline.params.vocabulary import BACKGROUND, IGNORE
 from pipeline.pseudo_labels.store import REMEDY, PseudoLabelStore
-from pipeline.report.overlays import FOREGROUND_COLOUR
+from pipeline.report.overlays import FOREGROUND_COLOUR, label_colour
 from pipeline.runtime.console import progress
 from pipeline.runtime.files import replacing_folder
 
@@ -31,7 +31,7 @@ VERSION: Final = "0.5"
 SIDE: Final = 512  # pixels; smaller levels follow until neither side is longer, and chunks are no larger
 LABELS: Final = "pseudo_labels"
 BACKGROUND_COLOUR: Final = (0, 114, 178)  # blue: the report's purple, which lies on grey, is lost on stained tissue
-RGBA: Final = {BACKGROUND: (*BACKGROUND_COLOUR, 160), FOREGROUND: (*FOREGROUND_COLOUR, 160), IGNORE: (0, 0, 0, 0)}
+OPACITY: Final = 160  # of labels but ignored pixels, of 255
 RGB_CHANNELS: Final = (("red", "FF0000", 255), ("green", "00FF00", 255), ("blue", "0000FF", 255))
 CAM_CHANNELS: Final = (("CAM", "{:02X}{:02X}{:02X}".format(*FOREGROUND_COLOUR), 1),)
 
@@ -105,7 +105,7 @@ def _export_image(store: PseudoLabelStore, row: ManifestRow, source: PreparedDom
     labels = picture.create_group("labels", attributes={"ome": {"version": VERSION, "labels": [LABELS]}})
     values = torch.tensor(stored.labels)
     levels = [resize_labels(values, size).numpy() for size in sizes]
-    _write_multiscale(labels.create_group(LABELS), levels, name=LABELS, method="nearest", more=_image_label())
+    _write_multiscale(labels.create_group(LABELS), levels, name=LABELS, method="nearest", more=_image_label(store))
 
     beside = zarr.open_group(folder / f"{row.image}.cam.ome.zarr", mode="w-", zarr_format=3)
     cam = torch.from_numpy(stored.cam.astype(np.float32)).unsqueeze(0)
@@ -193,12 +193,15 @@ def _omero(channels: Sequence[tuple[str, str, int]]) -> dict[str, Any]:
     }
 
 
-def _image_label() -> dict[str, Any]:
+def _image_label(store: PseudoLabelStore) -> dict[str, Any]:
     """Return what each label means and how it is coloured: ignored pixels are transparent."""
+    names = {**dict(enumerate(store.pixel_classes)), IGNORE: "ignore"}
+    colours = {value: (*label_colour(value), OPACITY) for value in range(1, len(store.pixel_classes))}
+    colours |= {BACKGROUND: (*BACKGROUND_COLOUR, OPACITY), IGNORE: (0, 0, 0, 0)}
     return {
         "image-label": {
-            "colors": [{"label-value": value, "rgba": list(RGBA[value])} for value in PIXEL_LABELS.values()],
-            "properties": [{"label-value": value, "name": name} for name, value in PIXEL_LABELS.items()],
+            "colors": [{"label-value": value, "rgba": list(colours[value])} for value in names],
+            "properties": [{"label-value": value, "name": name} for value, name in names.items()],
             "source": {"image": "../../"},
         }
     }

@@ -10,7 +10,7 @@ from pipeline.data.manifest import PreparedDomain, Split
 from pipeline.evaluation.map_files import writing_maps
 from pipeline.evaluation.prediction import load_model
 from pipeline.params.config import Params
-from pipeline.params.errors import PixelCAMError
+from pipeline.params.errors import PixelCAMError, shown
 from pipeline.params.vocabulary import MapFormat
 from pipeline.report.overlays import heat_overlay, write_picture
 from pipeline.runtime.console import progress
@@ -44,6 +44,7 @@ def predict(
     params: Params | None = None,
     map_format: MapFormat = MapFormat.NPY,
     maps_only: bool = False,
+    map_of: str | None = None,
 ) -> Iterator[PredictedFile]:
     """Predict image after image and write each one's map to the folder `output`.
 
@@ -56,24 +57,36 @@ def predict(
             `evaluate_ood.weights`). None reads PixelCAM's map once, at the model's input size.
         map_format: the form of maps.
         maps_only: write no overlays, and name the files of maps as their images are named.
+        map_of: the class whose own map is written, of a model that tells classes apart by pixels; None: that of
+            foreground.
 
     Raises:
-        PixelCAMError: an image is missing or cannot be read, two have one name, the model is missing or damaged, or it
-            is a teacher and there are no params. Names are checked before any work begins.
+        PixelCAMError: an image is missing or cannot be read, two have one name, the model is missing or damaged, it has
+            no map of the class, or it is a teacher and there are no params. Names are checked before any work begins.
     """
     _check_names(images)
     predictor = load_model(model, params=params)
+    attributes = predictor.describe()
+    if map_of is not None:
+        if map_of not in predictor.classes_with_map:
+            known = ", ".join(predictor.classes_with_map) or "no class"
+            raise PixelCAMError(
+                f"{model}: expected a class that has a map of its own, as has {known}, got {shown(map_of)}; name one "
+                "that has, or train the model with model.pixel_classes: image_classes"
+            )
+        attributes["map_of"] = f"pixelcam, {map_of}"
     ending = "" if maps_only else "_map"
     names = [image.name for image in images]
-    with writing_maps(output, map_format, image_ids=names, ending=ending, attributes=predictor.describe()) as write:
+    with writing_maps(output, map_format, image_ids=names, ending=ending, attributes=attributes) as write:
         for start in range(0, len(images), batch_size):
             paths = images[start : start + batch_size]
             pixels = [read_image(path) for path in paths]
             for path, image, said in zip(paths, pixels, predictor.predict_batch(pixels), strict=True):
+                heat = said.map if map_of is None else said.class_maps[map_of]
                 overlay = None if maps_only else output / f"{path.stem}_overlay.png"
                 if overlay is not None:
-                    write_picture(overlay, heat_overlay(image, heat=said.map))
-                file = write(path.name, said.map, {"probabilities": said.probabilities})
+                    write_picture(overlay, heat_overlay(image, heat=heat))
+                file = write(path.name, heat, {"probabilities": said.probabilities})
                 yield PredictedFile(path, said.probabilities, overlay, file)
 
 

@@ -16,7 +16,7 @@ import torch
 from pipeline.data.image_store import SquareReader
 from pipeline.data.images import read_image, read_mask
 from pipeline.data.manifest import Manifest, ManifestRow, PreparedDomain, Split
-from pipeline.data.maps import Localizer
+from pipeline.data.maps import Localization, Localizer, resize_map
 from pipeline.evaluation.at_test_time import Adapter
 from pipeline.evaluation.domains import Chain, Models, load_models, read_size, scored_images
 from pipeline.evaluation.tables import choose_images, read_per_image_table
@@ -24,7 +24,7 @@ from pipeline.metrics.scores import ModelName
 from pipeline.models.files import DESCRIPTION, HISTORY, WEIGHTS
 from pipeline.params.config import Params
 from pipeline.params.errors import PixelCAMError
-from pipeline.params.vocabulary import Selection
+from pipeline.params.vocabulary import BACKGROUND, Selection, name_pixel_classes
 from pipeline.pseudo_labels.store import PseudoLabelStore
 from pipeline.report.matrix import read_matrix
 from pipeline.report.overlays import describe_rule
@@ -140,6 +140,7 @@ def _setting(params: Params) -> Setting:
     return Setting(
         approach=params.train_pixelcam.approach,
         pixel_head=params.pixel_head,
+        pixel_classes=name_pixel_classes(params.model.pixel_classes, params.domain(params.source).classes),
         redraw=params.train_pixelcam.redraw,
         scored=params.evaluate_ood.weights[0],
         test_time=params.evaluate_ood.test_time[0],
@@ -188,14 +189,14 @@ def _gallery(
     of_domain = per_image[per_image["domain"] == domain.name]
     localizers = looker.localizers(domain)
     for batch in scored_images(domain, shown, params, image_size=looker.image_size):
-        maps = {
-            name: localizer(batch.images.to(looker.device), batch.class_idx.to(looker.device)).maps.cpu().numpy()
+        said = {
+            name: localizer(batch.images.to(looker.device), batch.class_idx.to(looker.device))
             for name, localizer in localizers.items()
         }
         for index, image_id in enumerate(batch.image_ids):
             views = {
-                name: _view(of_domain, image_id, name, np.asarray(maps[name][index], dtype=np.float32))
-                for name in localizers
+                name: _view(of_domain, image_id, name, found, index, side=params.evaluate_ood.map_size)
+                for name, found in said.items()
             }
             yield GalleryImage(
                 name=image_id,
@@ -209,11 +210,18 @@ def _gallery(
 
 
 def _view(
-    scores: pd.DataFrame, image_id: str, model: ModelName, heat: "np.ndarray[Any, np.dtype[np.float32]]"
+    scores: pd.DataFrame, image_id: str, model: ModelName, said: Localization, index: int, *, side: int
 ) -> ModelView:
+    """Return what a model said about the image at `index` of a batch; pixels' classes as they are scored, at `side`."""
     row = scores[(scores["image"] == image_id) & (scores["model"] == model.value)].iloc[0]
+    heat, classes = said.maps[index : index + 1].float(), None
+    if said.class_maps is not None:
+        best = 1 + resize_map(said.class_maps[index : index + 1].float(), (side, side)).argmax(dim=1)
+        region = resize_map(heat, (side, side)) >= float(row["threshold"])
+        classes = best.where(region, BACKGROUND)[0].to(torch.uint8).cpu().numpy()
     return ModelView(
-        map=heat,
+        map=heat[0].cpu().numpy(),
+        classes=classes,
         predicted_class=str(row["predicted_class"]),
         dice=_number_or_none(row["dice"]),
         false_positive_share=_number_or_none(row["false_positive_share"]),

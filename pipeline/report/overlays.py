@@ -5,6 +5,7 @@ of lightness survives print, grey and colour-blind eyes, and whose ends are the 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from pipeline.data.images import read_image
-from pipeline.params.vocabulary import BACKGROUND, FOREGROUND, PIXEL_LABELS, ForegroundRule
+from pipeline.params.vocabulary import BACKGROUND, IGNORE, ForegroundRule
 from pipeline.pseudo_labels.store import PseudoLabelStore
 from pipeline.runtime.files import replacing_file
 
@@ -23,6 +24,13 @@ Picture = npt.NDArray[np.uint8]  # (H, W, 3), RGB
 HEAT_COLOURS: Final = "viridis"
 FOREGROUND_COLOUR: Final = (253, 231, 37)  # viridis at 1
 BACKGROUND_COLOUR: Final = (68, 1, 84)  # viridis at 0
+CLASS_COLOURS: Final = {  # of the labels 1, 2, ...: foreground's, then others that colour-blind eyes tell apart
+    "yellow": FOREGROUND_COLOUR,
+    "sky blue": (86, 180, 233),
+    "vermilion": (213, 94, 0),
+    "green": (0, 158, 115),
+    "pink": (204, 121, 167),
+}
 CONTOUR_COLOUR: Final = (255, 255, 255)
 EDGE_SHADE: Final = 0.2  # what a contour leaves of the brightness beside it
 OPACITY: Final = 0.75  # enough colour to read a value, enough tissue to know where one is
@@ -71,28 +79,45 @@ def colour_map(heat: npt.NDArray[np.float32], *, size: tuple[int, int]) -> Pictu
     return (np.asarray(colormaps[HEAT_COLOURS](resized))[..., :3] * 255).round().astype(np.uint8)
 
 
+def label_colours(pixel_classes: Sequence[str]) -> dict[str, tuple[str, tuple[int, int, int]]]:
+    """Return by name of each pixel class, foreground before background, what its colour is called and is, RGB."""
+    background, *foreground = pixel_classes
+    colours = zip(foreground, cycle(CLASS_COLOURS.items()), strict=False)
+    return dict(colours) | {background: ("purple", BACKGROUND_COLOUR)}
+
+
+def label_colour(label: int) -> tuple[int, int, int]:
+    """Return the colour of a label but ignore; beyond the last of the colours they begin anew."""
+    return BACKGROUND_COLOUR if label == BACKGROUND else list(CLASS_COLOURS.values())[(label - 1) % len(CLASS_COLOURS)]
+
+
+def _labels_in(labels: npt.NDArray[np.uint8]) -> list[int]:
+    return [label for label in np.unique(labels).tolist() if label != IGNORE]
+
+
 def colour_labels(labels: npt.NDArray[np.uint8], *, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Return pseudo-labels as a layer, uint8 (*size, 4): yellow foreground, purple background, the rest transparent."""
+    """Return labels as a layer, uint8 (*size, 4): background purple, classes in their colours, the rest transparent."""
     resized = _resize_labels(labels, np.empty((*size, 3), dtype=np.uint8))
     layer = np.zeros((*size, 4), dtype=np.uint8)
-    for label, colour in ((BACKGROUND, BACKGROUND_COLOUR), (FOREGROUND, FOREGROUND_COLOUR)):
-        layer[resized == label] = (*colour, 255)
+    for label in _labels_in(resized):
+        layer[resized == label] = (*label_colour(label), 255)
     return layer
 
 
 def label_overlay(image: Picture, *, labels: npt.NDArray[np.uint8]) -> Picture:
-    """Colour pseudo-labels over the grey image: yellow is foreground, purple background, bare grey is ignored.
+    """Colour labels over the grey image: yellow is foreground, purple background, bare grey is ignored.
 
     Args:
         image: uint8 (H, W, 3).
-        labels: uint8 (h, w) of 0, 1 and 255; brought to the image's size without interpolation.
+        labels: uint8 (h, w): 0 background, 1 foreground or 1, 2, ... the image classes, each in its colour, 255 ignore;
+            brought to the image's size without interpolation.
     """
     grey = _grey(image)
     labels = _resize_labels(labels, image)
     coloured = grey.copy()
-    for label, colour in ((BACKGROUND, BACKGROUND_COLOUR), (FOREGROUND, FOREGROUND_COLOUR)):
+    for label in _labels_in(labels):
         where = labels == label
-        coloured[where] = _tint(grey[where], np.array(colour))
+        coloured[where] = _tint(grey[where], np.array(label_colour(label)))
     return coloured.round().astype(np.uint8)
 
 
@@ -181,7 +206,6 @@ SHOWN_ATTRIBUTES: Final = (
 CELL_SIDE: Final = 192  # pixels
 TEXT_SIZE: Final = 12  # pixels
 TEXT_COLOUR: Final = (40, 40, 40)
-LEGEND: Final = "CAM (yellow is high), labels (yellow foreground, purple background, the rest ignored)"
 
 
 def describe_store(store: PseudoLabelStore) -> Iterator[tuple[str, str]]:
@@ -197,8 +221,8 @@ def describe_store(store: PseudoLabelStore) -> Iterator[tuple[str, str]]:
         selections[str(name)] = class_idx == index
     for name, selected in selections.items():
         pixels = counts[selected].sum(axis=0)
-        shares = dict(zip(PIXEL_LABELS, pixels / max(1, pixels.sum()), strict=True))
-        said = ", ".join(f"{label} {share:.1%}" for label, share in shares.items())
+        shares = zip((*store.pixel_classes, "ignore"), pixels / max(1, pixels.sum()), strict=True)
+        said = ", ".join(f"{label} {share:.1%}" for label, share in shares)
         yield f"labels, {name} ({int(selected.sum())} images)", said
 
 
@@ -235,7 +259,9 @@ def write_label_sheet(store: PseudoLabelStore, output: Path, *, count: int, imag
         images: the folder that the store's image ids start from; None draws CAM and labels on white.
     """
     classes, class_idx = store.attributes["classes"], store.class_idx()
-    parts = [_caption(LEGEND if images is None else f"image, {LEGEND}")]
+    named = ", ".join(f"{colour} {name}" for name, (colour, _) in label_colours(store.pixel_classes).items())
+    legend = f"CAM (yellow is high), labels ({named}, the rest ignored)"
+    parts = [_caption(legend if images is None else f"image, {legend}")]
     for row in np.linspace(0, len(store) - 1, min(count, len(store))).round().astype(int):
         image_id = store.image_ids[row]
         parts += [_caption(f"{image_id}: {classes[class_idx[row]]}"), _row(store, image_id, images)]

@@ -19,7 +19,7 @@ from matplotlib import colormaps
 from pipeline.params.vocabulary import Approach
 from pipeline.report.charts import calibration_charts, convergence_chart, precision_recall_charts, training_charts
 from pipeline.report.matrix import TEST_TIME, domain_groups, seed_count, seed_groups, selection_groups
-from pipeline.report.overlays import BACKGROUND_COLOUR, FOREGROUND_COLOUR, HEAT_COLOURS
+from pipeline.report.overlays import HEAT_COLOURS, label_colours
 from pipeline.report.parts import MODELS, DomainReport, ReportContent
 from pipeline.report.pictures import Case, bytes_per_image, gallery_case, training_case
 from pipeline.report.wording import ScoreRow, describe_convergence, describe_verdict, more_rows, percent, score_rows
@@ -81,8 +81,11 @@ def render_report(content: ReportContent) -> str:
         test_time=TEST_TIME[content.setting.test_time],
         provenance=content.provenance,
         heat_gradient=_heat_gradient(),
-        foreground_colour="rgb({}, {}, {})".format(*FOREGROUND_COLOUR),
-        background_colour="rgb({}, {}, {})".format(*BACKGROUND_COLOUR),
+        label_colours={
+            name: "rgb({}, {}, {})".format(*colour)
+            for name, (_, colour) in label_colours(content.setting.pixel_classes).items()
+        },
+        has_classes=any(image.pixelcam.classes is not None for domain in domains for image in domain.gallery),
         models=MODELS,
     )
 

@@ -23,12 +23,14 @@ class ModelView:
         predicted_class: the class's name.
         dice: fraction; None without mask or without region of interest.
         false_positive_share: share of the background predicted as foreground; None without mask.
+        classes: uint8 (h, w), the class of each pixel as a label, 0 background; None where the model tells none apart.
     """
 
     map: npt.NDArray[np.float32]
     predicted_class: str
     dice: float | None
     false_positive_share: float | None
+    classes: npt.NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,7 +51,7 @@ class GalleryImage:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PixelLabels:
-    """What one round gave for a training image: `map` float32 (h, w) in [0, 1], `labels` uint8 (h, w) of 0, 1, 255."""
+    """What one round gave for a training image: `map` float32 (h, w) in [0, 1], and `labels` uint8 (h, w)."""
 
     map: npt.NDArray[np.float32]
     labels: npt.NDArray[np.uint8]
@@ -118,6 +120,7 @@ class Setting:
     Attributes:
         approach: how PixelCAM learned.
         pixel_head: what of PixelCAM classifies pixels.
+        pixel_classes: what pixels are told apart as, in the order of their labels, background first.
         redraw: whether each step draws pixels anew, rather than from the same few of each image.
         scored: which weights are scored.
         test_time: what is done to images or models before they are scored.
@@ -127,6 +130,7 @@ class Setting:
 
     approach: Approach
     pixel_head: PixelHeadName
+    pixel_classes: Sequence[str]
     redraw: bool
     scored: Weights
     test_time: TestTime

@@ -18,7 +18,7 @@ from PIL import Image
 from pipeline.data.image_store import square_batch
 from pipeline.data.maps import resize_map
 from pipeline.params.config import Params
-from pipeline.params.vocabulary import PIXEL_LABELS
+from pipeline.params.vocabulary import BACKGROUND, IGNORE
 from pipeline.pseudo_labels.refinement import refine_cams
 from pipeline.pseudo_labels.thresholding import make_pseudo_labels
 from pipeline.report.overlays import (
@@ -61,7 +61,10 @@ def draw_overview(gallery: Sequence[GalleryImage], params: Params) -> Picture:
 
 
 def draw_overlays(gallery: Sequence[GalleryImage]) -> Picture:
-    """Return a row per image of a gallery, evenly over it: image, teacher's CAM and PixelCAM's map, truth outlined."""
+    """Return a row per image of a gallery, evenly over it: image, teacher's CAM and PixelCAM's map, truth outlined.
+
+    Where PixelCAM tells classes apart by pixels, a fourth picture shows them, each in its colour.
+    """
     chosen = np.linspace(0, len(gallery) - 1, min(SHEET_ROWS, len(gallery))).round().astype(int)
     rows = []
     for shown in (gallery[index] for index in chosen):
@@ -69,6 +72,8 @@ def draw_overlays(gallery: Sequence[GalleryImage]) -> Picture:
             shown.image,
             *(heat_overlay(shown.image, heat=view.map) for view in (shown.teacher, shown.pixelcam)),
         ]
+        if shown.pixelcam.classes is not None:
+            pictures.append(label_overlay(shown.image, labels=shown.pixelcam.classes))
         rows.append([each if shown.mask is None else mask_contour(each, mask=shown.mask) for each in pictures])
     return contact_sheet(rows, side=SIDE)
 
@@ -132,7 +137,7 @@ def bytes_per_image(count: int) -> int:
 def gallery_case(shown: GalleryImage, *, domain: str, most_bytes: int) -> Case:
     """Show a test image with both models' maps, the teacher's first."""
     views = {"teacher": shown.teacher, "pixelcam": shown.pixelcam}
-    layers = tuple(
+    layers = [
         Layer(
             uri=_map_uri(view.map),
             alt=f"{MODELS[model]}'s map over {shown.name}: {_judge(view, label=shown.label)}",
@@ -140,7 +145,17 @@ def gallery_case(shown: GalleryImage, *, domain: str, most_bytes: int) -> Case:
             detail=_judge(view, label=shown.label),
         )
         for model, view in views.items()
-    )
+    ]
+    if shown.pixelcam.classes is not None:
+        layers.append(
+            Layer(
+                uri=_labels_uri(shown.pixelcam.classes),
+                alt=f"The class that PixelCAM gives each pixel of {shown.name}",
+                title="PixelCAM's classes",
+                detail="of each pixel, where the map reaches the threshold",
+                crisp=True,
+            )
+        )
     fits = {model: fit_of(view) for model, view in views.items()}
     teacher, pixelcam = fits["teacher"], fits["pixelcam"]
     facts = {
@@ -150,15 +165,15 @@ def gallery_case(shown: GalleryImage, *, domain: str, most_bytes: int) -> Case:
         "fit": "" if pixelcam is None else f"{pixelcam:.6f}",
         "gain": "" if pixelcam is None or teacher is None else f"{pixelcam - teacher:.6f}",
     }
-    return _case(shown, domain=domain, reason=shown.reason, layers=layers, facts=facts, most_bytes=most_bytes)
+    return _case(shown, domain=domain, reason=shown.reason, layers=tuple(layers), facts=facts, most_bytes=most_bytes)
 
 
 def training_case(shown: TrainingImage, rounds: Sequence[LabelRound], *, most_bytes: int) -> Case:
     """Show a training image with the map and the labels of every round."""
     layers: list[Layer] = []
     for round_, given in zip(rounds, shown.rounds, strict=True):
-        shares = {name: float((given.labels == label).mean()) for name, label in PIXEL_LABELS.items()}
-        detail = f"{shares['foreground']:.0%} foreground, {shares['background']:.0%} background"
+        background, ignored = given.labels == BACKGROUND, given.labels == IGNORE
+        detail = f"{(~(background | ignored)).mean():.0%} foreground, {background.mean():.0%} background"
         learner = f" for {round_.learner}" if len(rounds) > 1 else ""
         layers += [
             Layer(

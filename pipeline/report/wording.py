@@ -28,6 +28,8 @@ MORE_SCORES: Final = {  # keys that lead to a score in evaluation.json, and its 
     ("regions", "validation", "false_positive_share"): "Marked where nothing is, threshold chosen on validation",
     ("regions", "half", "false_positive_share"): "Marked where nothing is, threshold 0.5",
     ("auroc",): "AUROC of the classifier",
+    ("accuracy_by_pixels",): "Accuracy, images classified by their pixels",
+    ("mean_iou_over_classes",): "Mean IoU over background and classes",
 }
 
 DomainScores = tuple[str, bool, Mapping[str, Mapping[str, Any]]]  # name, in domain, {"teacher": ..., "pixelcam": ...}
@@ -65,7 +67,9 @@ def score_rows(scores: Mapping[str, Mapping[str, Any]]) -> tuple[ScoreRow, ...]:
 
 def more_rows(scores: Mapping[str, Mapping[str, Any]]) -> tuple[ScoreRow, ...]:
     """Set the models' further scores side by side, those that either of them has."""
-    keys = dict(MORE_SCORES) | {("f1", name): f"F1 of {name}" for name in scores["pixelcam"].get("f1", {})}
+    keys = dict(MORE_SCORES)
+    for score, title in (("class_iou", "IoU of the pixels of {}"), ("f1", "F1 of {}")):
+        keys |= {(score, name): title.format(name) for name in scores["pixelcam"].get(score, {})}
     found = ((title, {model: _at(values, path) for model, values in scores.items()}) for path, title in keys.items())
     return tuple(
         _score_row(title, title, teacher={title: values["teacher"]}, pixelcam={title: values["pixelcam"]})

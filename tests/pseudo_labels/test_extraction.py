@@ -132,7 +132,7 @@ def test_images_of_the_background_class_are_all_background(finished: Run, tmp_pa
 def test_with_image_classes_labels_carry_the_class_and_the_quality_stays(
     finished: Run, tmp_path: Path, model: str
 ) -> None:
-    found: dict[str, tuple[PseudoLabelStore, object]] = {}
+    found: dict[str, tuple[PseudoLabelStore, dict[str, Any]]] = {}
     for name in ("foreground", "image_classes"):
         params = tiny_params(finished.root / "raw", {"model.pixel_classes": name})
         source, output = _home(finished, background=0), tmp_path / name

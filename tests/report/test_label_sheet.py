@@ -42,7 +42,7 @@ def test_the_description_says_size_provenance_and_shares(tmp_path: Path) -> None
     described = dict(describe_store(_store(tmp_path / "store", [(0, 1), (0, 0), (1, 255), (1, 255)])))
     assert described["images"] == "4"
     assert described["domain"] == "colon"
-    assert described["schema_version"] == "1"
+    assert described["schema_version"] == "2"
     assert described["background_class"] == "none"
     assert described["encoder"] == "not said"
     assert described["labels, all (4 images)"] == "background 25.0%, foreground 25.0%, ignore 50.0%"

@@ -7,6 +7,7 @@ import pytest
 from pipeline.params.vocabulary import BACKGROUND, FOREGROUND, IGNORE
 from pipeline.report.overlays import (
     BACKGROUND_COLOUR,
+    CLASS_COLOURS,
     CONTOUR_COLOUR,
     FOREGROUND_COLOUR,
     OPACITY,
@@ -16,6 +17,8 @@ from pipeline.report.overlays import (
     contact_sheet,
     fit,
     heat_overlay,
+    label_colour,
+    label_colours,
     label_overlay,
     mask_contour,
     outline_layer,
@@ -28,6 +31,27 @@ def plain(height: int, width: int, colour: tuple[int, int, int] = (255, 255, 255
 
 def over_white(colour: tuple[int, int, int]) -> list[int]:
     return [round(OPACITY * channel + (1 - OPACITY) * 255) for channel in colour]
+
+
+class TestClassColours:
+    labels: npt.NDArray[np.uint8] = np.array([[0, 1, 2, 3, 255]], dtype=np.uint8)
+
+    def test_each_class_has_its_colour_and_ignored_pixels_none(self) -> None:
+        colours = [BACKGROUND_COLOUR, *list(CLASS_COLOURS.values())[:3]]
+        layer = colour_labels(self.labels, size=(1, 5))
+        assert layer[0].tolist() == [*([*colour, 255] for colour in colours), [0, 0, 0, 0]]
+        drawn = label_overlay(plain(1, 5), labels=self.labels)
+        np.testing.assert_allclose(drawn[0], [*map(over_white, colours), [255, 255, 255]], atol=1)
+
+    def test_the_legend_names_the_colours_that_are_drawn(self) -> None:
+        legend = label_colours(("background", "a", "b", "c", "d", "e", "f"))
+        assert list(legend) == ["a", "b", "c", "d", "e", "f", "background"]
+        assert legend["f"] == legend["a"] == ("yellow", FOREGROUND_COLOUR), "colours begin anew"
+        assert [colour for _, colour in legend.values()] == [label_colour(label) for label in (1, 2, 3, 4, 5, 6, 0)]
+        assert label_colours(("background", "foreground")) == {
+            "foreground": ("yellow", FOREGROUND_COLOUR),
+            "background": ("purple", BACKGROUND_COLOUR),
+        }
 
 
 class TestHeatOverlay:

@@ -30,6 +30,7 @@ VOID = {"meta", "link", "br", "hr", "input"}
 SETTING = Setting(
     approach=Approach.JOINT,
     pixel_head=PixelHeadName.LINEAR,
+    pixel_classes=("background", "foreground"),
     redraw=True,
     scored=Weights.SELECTED,
     test_time=TestTime.NONE,

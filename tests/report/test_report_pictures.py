@@ -1,14 +1,23 @@
 """The page's pictures: as fine as their share of the page allows, and layers that fit over each other."""
 
 from base64 import b64decode
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.report.overlays import BACKGROUND_COLOUR, label_colour
 from pipeline.report.parts import GalleryImage, ModelView
-from pipeline.report.pictures import BYTES_FOR_IMAGES, bytes_per_image, fit_of, gallery_case, image_uri
+from pipeline.report.pictures import (
+    BYTES_FOR_IMAGES,
+    bytes_per_image,
+    draw_overlays,
+    fit_of,
+    gallery_case,
+    image_uri,
+)
 
 
 def opened(uri: str) -> Image.Image:
@@ -62,6 +71,22 @@ def test_layers_fit_over_the_image() -> None:
     colours = np.asarray(opened(case.layers[0].uri).convert("RGB")).astype(int)
     assert np.abs(colours[40, 2] - (68, 1, 84)).max() < 25, "viridis at 0, give or take the compression"
     assert np.abs(colours[40, -3] - (253, 231, 37)).max() < 25
+
+
+def test_the_class_of_each_pixel_is_a_layer_and_a_picture_of_its_own() -> None:
+    classes = np.zeros((4, 4), dtype=np.uint8)
+    classes[:, 2:] = 2
+    view = ModelView(map=np.zeros((4, 4), np.float32), predicted_class="benign", dice=0.5, false_positive_share=0.25)
+    shown = GalleryImage(
+        name="a.png", label="benign", reason="", image=noise(64, 64), mask=None, teacher=view, pixelcam=view
+    )
+    with_classes = replace(shown, pixelcam=replace(view, classes=classes))
+    assert len(gallery_case(shown, domain="colon", most_bytes=8_000).layers) == 2
+    layer = gallery_case(with_classes, domain="colon", most_bytes=8_000).layers[2]
+    assert layer.title == "PixelCAM's classes"
+    colours = np.asarray(opened(layer.uri).convert("RGB"))
+    assert [colours[64, column].tolist() for column in (4, -4)] == [list(BACKGROUND_COLOUR), list(label_colour(2))]
+    assert draw_overlays([with_classes]).shape[1] > draw_overlays([shown]).shape[1]
 
 
 @pytest.mark.parametrize(
