@@ -22,7 +22,13 @@ from pipeline.evaluation.domain_scores import BatchScores, DomainTally, ModelBat
 from pipeline.metrics import curves, pixel_histogram
 from pipeline.metrics.classification import fit_temperature
 from pipeline.metrics.localization import CPU, FIXED_THRESHOLD, CountedMaps, count_maps, measure_maps
-from pipeline.metrics.pixel_classes import ClassReading, classify_by_pixels, count_confusion, read_classes
+from pipeline.metrics.pixel_classes import (
+    ClassReading,
+    classify_by_pixels,
+    confusion_of_images,
+    count_confusion,
+    read_classes,
+)
 from pipeline.metrics.pixel_histogram import PixelHistogram
 from pipeline.metrics.scores import IMAGE_VALUES, Evaluation, Fitted, ModelName, Threshold, ThresholdSource
 from pipeline.params.errors import PixelCAMError
@@ -213,16 +219,17 @@ def _count_pixels(said: _Said, batch: EvaluationBatch, *, threshold: float) -> N
     A pixel is foreground where its map reaches the threshold. Its class is then the one whose map is highest there, and
     that of the whole image of a model that tells no classes apart by pixels.
     """
-    values = said.maps.values
-    known = (values >= 0) & batch.has_mask.cpu().numpy()[:, None, None]
+    classes, has_mask, true_class = said.logits.shape[1], batch.has_mask.cpu(), batch.class_idx.cpu().numpy()
     if said.classes is None:
-        best = np.broadcast_to(said.logits.argmax(dim=1).numpy()[:, None, None], values.shape)
-    else:
-        best = said.classes.best
-    true_class = batch.class_idx.cpu().numpy()[:, None, None]
-    preds = np.where(values >= np.float32(threshold), 1 + best, 0)
-    target = np.where(said.maps.truth, 1 + true_class, 0)
-    return count_confusion(preds=preds[known], target=target[known], classes=said.logits.shape[1])
+        histograms = said.maps.histograms * has_mask[:, None, None]
+        pooled = PixelHistogram(foreground=histograms[:, 0], background=histograms[:, 1])
+        counts, predicted = curves.counts_at(pooled, threshold=threshold), said.logits.argmax(dim=1).numpy()
+        return confusion_of_images(counts, preds=predicted, target=true_class, classes=classes)
+    values = said.maps.values
+    known = (values >= 0) & has_mask.numpy()[:, None, None]
+    preds = np.where(values >= np.float32(threshold), 1 + said.classes.best, 0)
+    target = np.where(said.maps.truth, 1 + true_class[:, None, None], 0)
+    return count_confusion(preds=preds[known], target=target[known], classes=classes)
 
 
 def _score(

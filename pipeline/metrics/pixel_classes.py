@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.metrics.curves import PixelCounts
+
 Counts = NDArray[np.int64]
 
 
@@ -49,6 +51,29 @@ def count_confusion(*, preds: NDArray[np.int64], target: NDArray[np.int64], clas
         int64 (1 + K, 1 + K), the true pixel class before the predicted one.
     """
     cells = np.bincount(target * (1 + classes) + preds, minlength=(1 + classes) ** 2)
+    return cells.reshape(1 + classes, 1 + classes)
+
+
+def confusion_of_images(
+    counts: PixelCounts, *, preds: NDArray[np.int64], target: NDArray[np.int64], classes: int
+) -> Counts:
+    """Return what `count_confusion` gives where all foreground of an image is of one class, from counts of pixels.
+
+    Args:
+        counts: pixels of each image by truth and prediction, all (B,).
+        preds: the image class (B,) that predicted foreground is taken for.
+        target: the image class (B,) that foreground truly is of.
+        classes: how many image classes there are, K.
+    """
+    cells = np.zeros((1 + classes) ** 2, dtype=np.int64)
+    row = (1 + target) * (1 + classes)  # of the true class; background's is 0
+    for cell, pixels in (
+        (row + 1 + preds, counts.true_positive),
+        (row, counts.false_negative),
+        (1 + preds, counts.false_positive),
+        (np.zeros_like(row), counts.true_negative),
+    ):
+        np.add.at(cells, cell, pixels.numpy())
     return cells.reshape(1 + classes, 1 + classes)
 
 

@@ -111,6 +111,18 @@ def test_pixels_to_be_ignored_and_images_without_a_mask_count_nowhere() -> None:
     assert known(scores.class_iou) == {"benign": 1.0, "malignant": 1 / 3, "adenoma": 1 / 3, "background": 4 / 6}
 
 
+def test_the_two_ways_to_count_agree_on_maps_that_are_of_the_image_heads_class() -> None:
+    batch = batch_of(
+        [[[0.0] * 4, [0.0] * 4, [0.6, 0.5, 0.4, 0.1]], [[0.0] * 4, [0.0] * 4, [0.9, 0.2, 0.9, 0.9]]],
+        class_idx=[2, 1],
+        masks=[[1, 0, 1, 0], [1, 1, 0, 0]],
+        ignore=[[0, 0, 0, 1], [0, 0, 1, 0]],
+    )
+    one, other = (evaluate(batch, with_classes=with_classes).scores for with_classes in (True, False))
+    assert known(one.class_iou) == known(other.class_iou)
+    assert known(one.class_iou) == {"benign": None, "malignant": 0.0, "adenoma": 1 / 5, "background": 0.0}
+
+
 def test_images_are_classified_by_the_sum_over_their_pixels() -> None:
     found = evaluate(FIRST)
     assert found.images["by_pixels_idx"].tolist() == [0, 1]

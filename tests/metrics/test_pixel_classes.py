@@ -7,10 +7,12 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix, jaccard_score
 
+from pipeline.metrics.curves import PixelCounts
 from pipeline.metrics.pixel_classes import (
     ClassReading,
     class_ious,
     classify_by_pixels,
+    confusion_of_images,
     count_confusion,
     mean_iou_over_classes,
     read_classes,
@@ -48,6 +50,25 @@ def test_a_class_without_pixels_has_no_iou_and_what_is_taken_for_it_is_missing_e
     assert class_ious(found)[:2].tolist() == [1 / 2, 1 / 2]
     assert math.isnan(class_ious(found)[2])
     assert mean_iou_over_classes(found) == 1 / 2
+
+
+def test_images_of_one_class_each_are_counted_as_their_pixels_are() -> None:
+    generator = np.random.default_rng(0)
+    true, predicted = generator.random((5, 60)) < 0.4, generator.random((5, 60)) < 0.5
+    of_image, taken_for = np.array([0, 2, 1, 2, 0]), np.array([0, 1, 1, 2, 2])
+    counts = PixelCounts(
+        true_positive=torch.from_numpy((true & predicted).sum(axis=1)),
+        false_positive=torch.from_numpy((~true & predicted).sum(axis=1)),
+        false_negative=torch.from_numpy((true & ~predicted).sum(axis=1)),
+        true_negative=torch.from_numpy((~true & ~predicted).sum(axis=1)),
+    )
+    found = confusion_of_images(counts, preds=taken_for, target=of_image, classes=3)
+    pixels = count_confusion(
+        preds=np.where(predicted, 1 + taken_for[:, None], 0).ravel(),
+        target=np.where(true, 1 + of_image[:, None], 0).ravel(),
+        classes=3,
+    )
+    assert found.tolist() == pixels.tolist()
 
 
 @pytest.mark.parametrize("target", [[], [0, 0]])
