@@ -12,6 +12,7 @@ from pipeline.metrics.bootstrap import Difference, Interval
 from pipeline.metrics.classification import Calibration
 from pipeline.metrics.localization import BoxScores, RegionScores
 from pipeline.metrics.pixel_histogram import PixelHistogram
+from pipeline.metrics.reliability import ReliabilityBin
 
 IMAGE_VALUES: Final = np.dtype(
     [
@@ -64,9 +65,11 @@ class Scores:
     """A model's scores on a domain, fractions in [0, 1]; NaN where a score is not defined.
 
     `pxap`, `dice` and `iou` are pooled over the pixels of all images with a mask, the latter two at `threshold`.
-    `foreground_share` is what `pxap` would be for a map that knows nothing. A map that is taken for a class is taken
-    for the true one, but in `pxap_predicted_class` for the predicted one. `regions` sets side by side the thresholds
-    "validation" (NaN where none could be chosen there), "half", and "oracle", which is chosen on these very images.
+    `foreground_share` is what `pxap` would be for a map that knows nothing, `foreground_share_map` the mean of the map;
+    `pixel_ece` and `reliability` say how far its values are from probabilities. A map that is taken for a class is
+    taken for the true one, but in `pxap_predicted_class` for the predicted one. `regions` sets side by side the
+    thresholds "validation" (NaN where none could be chosen there), "half", and "oracle", which is chosen on these very
+    images.
     `intervals` and `over_teacher` hold, by score, what a bootstrap over `patients` gives; the latter is empty for the
     teacher itself.
     """
@@ -79,6 +82,9 @@ class Scores:
     threshold: float
     threshold_source: ThresholdSource
     foreground_share: float
+    foreground_share_map: float
+    pixel_ece: float
+    reliability: dict[str, ReliabilityBin]
     predicted_classes: dict[str, float]
     images: int
     images_with_mask: int
