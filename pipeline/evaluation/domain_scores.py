@@ -12,8 +12,10 @@ from torch import Tensor
 from pipeline.metrics import classification, curves, pixel_histogram
 from pipeline.metrics.bootstrap import Difference, ImageTable, Interval, Resamples, compare, interval, resample
 from pipeline.metrics.localization import CPU, LocalizationTally, MapMeasures
+from pipeline.metrics.mask_free import Correction
 from pipeline.metrics.pixel_histogram import HistogramRows, PixelHistogram
-from pipeline.metrics.scores import Evaluation, Fitted, ImageScores, ModelName, Scores, ThresholdSource
+from pipeline.metrics.reliability import pixel_calibration_error, reliability_bins
+from pipeline.metrics.scores import Evaluation, Fitted, ImageScores, ModelName, Scores
 from pipeline.runtime.seeding import derive_seed
 
 ROWS_IN_BLOCK: Final = 4096
@@ -225,8 +227,7 @@ def _scores(
     predicted, truth = (torch.from_numpy(images[name].astype(np.int64)) for name in ("predicted_idx", "class_idx"))
     logits = torch.from_numpy(np.concatenate(tally.logits.blocks()))
     threshold = fitted.threshold
-    chosen = threshold.value if threshold.source is ThresholdSource.VALIDATION else float("nan")
-    pixels = tally.pixels.scores({"validation": chosen})
+    pixels = tally.pixels.scores({"validation": fitted.validation, "mask_free": fitted.mask_free})
     pooled = tally.pixels.pooled
     counts = curves.counts_at(pooled, threshold=threshold.value)
     return Scores(
@@ -240,6 +241,7 @@ def _scores(
         foreground_share=pixels.foreground_share,
         foreground_share_map=pixels.foreground_share_map,
         pixel_ece=pixels.pixel_ece,
+        pixel_ece_corrected=_corrected_error(pooled, fitted.correction),
         reliability=pixels.reliability,
         predicted_classes=curves.predicted_class_shares(preds=predicted, classes=classes),
         images=len(images),
@@ -259,6 +261,12 @@ def _scores(
         intervals=intervals,
         over_teacher={},
     )
+
+
+def _corrected_error(histogram: PixelHistogram, correction: Correction | None) -> float:
+    if correction is None:
+        return float("nan")
+    return pixel_calibration_error(reliability_bins(histogram, values=correction.values()))
 
 
 def _beside_teacher(model: ModelName, scores: Mapping[ModelName, Scores], drawn: Mapping[str, Resamples]) -> Scores:

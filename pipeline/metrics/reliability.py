@@ -43,17 +43,23 @@ def mean_map_value(histogram: PixelHistogram) -> float:
     return ((pixels * bin_values()).sum() / pixels.sum()).item()
 
 
-def reliability_bins(histogram: PixelHistogram) -> dict[str, ReliabilityBin]:
+def reliability_bins(histogram: PixelHistogram, *, values: Tensor | None = None) -> dict[str, ReliabilityBin]:
     """Return the bins that hold a pixel, ascending, each named by its lower edge: "0.00", "0.05", ..., "0.95".
 
     Bin k holds the values from k/20 up to, not including, (k + 1)/20; the last holds 1 too.
+
+    Args:
+        histogram: pooled pixels.
+        values: float64 (1001,) in [0, 1], what the pixels of each bin of the histogram are taken to say; by default
+            what the map says.
     """
+    values = bin_values() if values is None else values
     foreground, background = histogram.foreground.cpu().double(), histogram.background.cpu().double()
     pixels = foreground + background
-    bins = (torch.arange(STEPS + 1) * RELIABILITY_BINS // STEPS).clamp(max=RELIABILITY_BINS - 1)
+    bins = (values * RELIABILITY_BINS).long().clamp(max=RELIABILITY_BINS - 1)
     held, positive, said = (
         torch.zeros(RELIABILITY_BINS, dtype=torch.float64).index_add(0, bins, part)
-        for part in (pixels, foreground, pixels * bin_values())
+        for part in (pixels, foreground, pixels * values)
     )
     return {
         f"{index / RELIABILITY_BINS:.2f}": ReliabilityBin(

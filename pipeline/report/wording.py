@@ -22,10 +22,12 @@ MORE_SCORES: Final = {  # keys that lead to a score in evaluation.json, and its 
     ("image_ap",): "Average precision, mean over images",
     ("boxes", "max_box_acc_v2"): "MaxBoxAccV2",
     ("regions", "validation", "dice"): "Dice, threshold chosen on validation",
+    ("regions", "mask_free", "dice"): "Dice, threshold chosen without masks",
     ("regions", "half", "dice"): "Dice, threshold 0.5",
     ("regions", "oracle", "dice"): "Dice, oracle threshold (chosen on these test images: a bound)",
     ("regions", "validation", "mean_iou"): "Mean IoU, threshold chosen on validation",
     ("regions", "validation", "false_positive_share"): "Marked where nothing is, threshold chosen on validation",
+    ("regions", "mask_free", "false_positive_share"): "Marked where nothing is, threshold chosen without masks",
     ("regions", "half", "false_positive_share"): "Marked where nothing is, threshold 0.5",
     ("auroc",): "AUROC of the classifier",
 }
