@@ -12,8 +12,10 @@ from torch import Tensor
 from pipeline.metrics import classification, curves, pixel_classes, pixel_histogram
 from pipeline.metrics.bootstrap import Difference, ImageTable, Interval, Resamples, compare, interval, resample
 from pipeline.metrics.localization import CPU, LocalizationTally, MapMeasures
+from pipeline.metrics.mask_free import Correction
 from pipeline.metrics.pixel_histogram import HistogramRows, PixelHistogram
-from pipeline.metrics.scores import Evaluation, Fitted, ImageScores, ModelName, Scores, ThresholdSource
+from pipeline.metrics.reliability import pixel_calibration_error, reliability_bins
+from pipeline.metrics.scores import Evaluation, Fitted, ImageScores, ModelName, Scores
 from pipeline.params.vocabulary import TWO_PIXEL_CLASSES
 from pipeline.runtime.seeding import derive_seed
 
@@ -231,8 +233,7 @@ def _scores(
     predicted, truth = (torch.from_numpy(images[name].astype(np.int64)) for name in ("predicted_idx", "class_idx"))
     logits = torch.from_numpy(np.concatenate(tally.logits.blocks()))
     threshold = fitted.threshold
-    chosen = threshold.value if threshold.source is ThresholdSource.VALIDATION else float("nan")
-    pixels = tally.pixels.scores({"validation": chosen})
+    pixels = tally.pixels.scores({"validation": fitted.validation, "mask_free": fitted.mask_free})
     pooled = tally.pixels.pooled
     counts = curves.counts_at(pooled, threshold=threshold.value)
     return Scores(
@@ -244,6 +245,10 @@ def _scores(
         threshold=threshold.value,
         threshold_source=threshold.source,
         foreground_share=pixels.foreground_share,
+        foreground_share_map=pixels.foreground_share_map,
+        pixel_ece=pixels.pixel_ece,
+        pixel_ece_corrected=_corrected_error(pooled, fitted.correction),
+        reliability=pixels.reliability,
         predicted_classes=curves.predicted_class_shares(preds=predicted, classes=classes),
         images=len(images),
         images_with_mask=masks,
@@ -275,6 +280,12 @@ def _class_iou(confusion: NDArray[np.int64], classes: tuple[str, ...]) -> dict[s
 def _accuracy_by_pixels(images: ImageScores) -> float:
     by_pixels = images["by_pixels_idx"]
     return float("nan") if (by_pixels < 0).any() else float((by_pixels == images["class_idx"]).mean())
+
+
+def _corrected_error(histogram: PixelHistogram, correction: Correction | None) -> float:
+    if correction is None:
+        return float("nan")
+    return pixel_calibration_error(reliability_bins(histogram, values=correction.values()))
 
 
 def _beside_teacher(model: ModelName, scores: Mapping[ModelName, Scores], drawn: Mapping[str, Resamples]) -> Scores:

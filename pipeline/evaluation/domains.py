@@ -113,6 +113,8 @@ class _Scorer:
         fitted = fit_on_validation(
             self._localizers(models, variant, self.validation),
             self.validation.share(),
+            rule=evaluation.threshold,
+            presumed=evaluation.mask_free,
             map_size=evaluation.map_size,
             device=self.fabric.device,
             autocast=self.fabric.autocast,

@@ -23,6 +23,8 @@ TITLES: Final = {
     "pixel_auroc": "pixel AUROC",
     "image_ap": "AP, mean over images",
     "foreground_share": "share of foreground",
+    "foreground_share_map": "share of foreground, as the maps say",
+    "pixel_ece": "calibration error of pixels",
 }
 REGION_TITLES: Final = {
     "dice": "Dice",

@@ -21,6 +21,12 @@ from torch import Tensor
 from pipeline.metrics import curves, pixel_histogram
 from pipeline.metrics.curves import average_precision, average_precisions, pooled_area_under_roc
 from pipeline.metrics.pixel_histogram import HistogramRows, PixelHistogram, add_images
+from pipeline.metrics.reliability import (
+    ReliabilityBin,
+    mean_map_value,
+    pixel_calibration_error,
+    reliability_bins,
+)
 from pipeline.runtime.threads import in_threads
 
 BOX_THRESHOLDS: Final = 100  # 0, 0.01, ..., 0.99
@@ -190,13 +196,17 @@ class LocalizationScores:
 
     `pxap` and `pixel_auroc` are pooled over pixels, `image_ap` is the mean of the images' exact average precisions.
     `regions` holds the scores at a threshold by what the threshold is: "validation", "half", and "oracle", which is
-    chosen on these very masks and so is no result but a bound.
+    chosen on these very masks and so is no result but a bound. `foreground_share_map` is the share of foreground that
+    the maps say, and `reliability` and `pixel_ece` how far they are from it; see `pipeline.metrics.reliability`.
     """
 
     pxap: float
     pixel_auroc: float
     image_ap: float
     foreground_share: float
+    foreground_share_map: float
+    pixel_ece: float
+    reliability: dict[str, ReliabilityBin]
     regions: dict[str, RegionScores]
     boxes: BoxScores
     images_without_roi: int
@@ -324,11 +334,15 @@ class LocalizationTally:
         pooled = self.pooled
         oracle = curves.best_dice_threshold(pooled)
         foreground, background = (int(part.sum()) for part in (pooled.foreground, pooled.background))
+        reliability = reliability_bins(pooled)
         return LocalizationScores(
             pxap=pixel_histogram.pxap(pooled),
             pixel_auroc=pooled_area_under_roc(pooled),
             image_ap=sum(self._aps) / len(self._aps) if self._aps else float("nan"),
             foreground_share=foreground / (foreground + background) if foreground else float("nan"),
+            foreground_share_map=mean_map_value(pooled),
+            pixel_ece=pixel_calibration_error(reliability),
+            reliability=reliability,
             regions={
                 name: _region(pooled, self._without_roi, threshold=threshold)
                 for name, threshold in {**thresholds, "half": FIXED_THRESHOLD, "oracle": oracle}.items()

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from pipeline.metrics.bootstrap import Difference, Interval
 from pipeline.metrics.classification import Calibration
 from pipeline.metrics.localization import BoxScores, RegionScores
+from pipeline.metrics.mask_free import Correction
 from pipeline.metrics.pixel_histogram import PixelHistogram
+from pipeline.metrics.reliability import ReliabilityBin
 
 IMAGE_VALUES: Final = np.dtype(
     [
@@ -38,9 +40,10 @@ class ModelName(StrEnum):
 
 
 class ThresholdSource(StrEnum):
-    """How a threshold came about: chosen on validation masks, or fixed for want of them."""
+    """How a threshold came about: by validation masks, by validation maps alone, or fixed for want of them."""
 
     VALIDATION = "validation"
+    MASK_FREE = "mask_free"
     FIXED = "fixed"
 
 
@@ -54,10 +57,21 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What is chosen on validation images for one model; `temperature` is NaN where none can be fitted."""
+    """What is chosen on validation images for one model.
+
+    Attributes:
+        threshold: the one that is used.
+        temperature: of the image logits; NaN where none can be fitted.
+        validation: the threshold by validation masks; NaN where none may be used.
+        mask_free: the threshold by validation maps alone; NaN without images, where there is no `correction` either.
+        correction: what makes the model's map values probabilities, as far as that is known without masks.
+    """
 
     threshold: Threshold
     temperature: float
+    validation: float = float("nan")
+    mask_free: float = float("nan")
+    correction: Correction | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +79,12 @@ class Scores:
     """A model's scores on a domain, fractions in [0, 1]; NaN where a score is not defined.
 
     `pxap`, `dice` and `iou` are pooled over the pixels of all images with a mask, the latter two at `threshold`.
-    `foreground_share` is what `pxap` would be for a map that knows nothing. A map that is taken for a class is taken
-    for the true one, but in `pxap_predicted_class` for the predicted one. `regions` sets side by side the thresholds
-    "validation" (NaN where none could be chosen there), "half", and "oracle", which is chosen on these very images.
-    `class_iou` and `mean_iou_over_classes` are pooled likewise; `accuracy_by_pixels` is NaN of a model that tells no
-    classes apart by pixels. `intervals` and `over_teacher` hold, by score, what a bootstrap over
+    `foreground_share` is what `pxap` would be for a map that knows nothing, `foreground_share_map` the mean of the map;
+    `pixel_ece` and `reliability` say how far its values are from probabilities. A map that is taken for a class is
+    taken for the true one, but in `pxap_predicted_class` for the predicted one. `regions` sets side by side the
+    thresholds "validation" and "mask_free" (NaN where none could be chosen), "half", and "oracle", which is chosen on
+    these very images. `class_iou` and `mean_iou_over_classes` are pooled likewise; `accuracy_by_pixels` is NaN of a
+    model that tells no classes apart by pixels. `intervals` and `over_teacher` hold, by score, what a bootstrap over
     `patients` gives; the latter is empty for the teacher itself.
     """
 
@@ -81,6 +96,10 @@ class Scores:
     threshold: float
     threshold_source: ThresholdSource
     foreground_share: float
+    foreground_share_map: float
+    pixel_ece: float
+    pixel_ece_corrected: float
+    reliability: dict[str, ReliabilityBin]
     predicted_classes: dict[str, float]
     images: int
     images_with_mask: int

@@ -43,6 +43,7 @@ from pipeline.params.vocabulary import (
     Schedule,
     Selection,
     TestTime,
+    ThresholdRule,
     Weights,
 )
 
@@ -215,11 +216,20 @@ def _one_alone(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
+class MaskFreeParams(Section):
+    """What is presumed of maps where no mask is looked at."""
+
+    foreground_share: OpenFraction
+    temperature: Annotated[PositiveFloat, Field(ge=0.1, le=10)]
+
+
 class EvaluationParams(Section):
     """How maps are compared with masks."""
 
     weights: Annotated[tuple[Weights, ...], BeforeValidator(_one_alone), Field(min_length=1)]
     test_time: tuple[TestTime, ...] = Field(min_length=1)
+    threshold: ThresholdRule
+    mask_free: MaskFreeParams
     map_size: Annotated[int, Strict(), Field(ge=16)]
     batch_size: PositiveInt
     resamples: Annotated[int, Strict(), Field(ge=100)]

@@ -199,6 +199,13 @@ class TestTime(StrEnum):
     BATCH_NORM = "batch_norm"
 
 
+class ThresholdRule(StrEnum):
+    """How the threshold of each model's maps is chosen: by the source's validation masks, or by its maps alone."""
+
+    VALIDATION_MASKS = "validation_masks"
+    MASK_FREE = "mask_free"
+
+
 class MapFormat(StrEnum):
     """How the map of an image is written; see `pipeline.evaluation.map_files`."""
 

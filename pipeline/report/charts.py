@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.metrics.classification import calibration_bins
+from pipeline.metrics.classification import CalibrationBins, calibration_bins
 from pipeline.report.parts import MODELS, DomainReport
 from pipeline.report.wording import percent
 
@@ -276,30 +276,84 @@ def calibration_charts(domains: list[DomainReport], confidences: pd.DataFrame) -
 
 
 def _calibration_chart(domain: DomainReport, confidences: pd.DataFrame) -> Chart:
+    of_domain = confidences[confidences["domain"] == domain.name]
+    rows = {model: of_domain[of_domain["model"] == model] for model in MODELS}
+    return _reliability_chart(
+        domain,
+        {
+            model: calibration_bins(
+                confidence=of_model["confidence"].to_numpy(dtype=np.float64),
+                correct=of_model["correct"].to_numpy(dtype=np.bool_),
+            )
+            for model, of_model in rows.items()
+        },
+        axes=("confidence", "accuracy"),
+        diagonal="as sure as it is right",
+        of="",
+        name=f"reliability_{domain.name}",
+    )
+
+
+def pixel_calibration_charts(domains: list[DomainReport]) -> list[Chart]:
+    """Draw how many pixels are foreground where each map says how much; a dot's size is the share of pixels."""
+    return [_pixel_calibration_chart(domain) for domain in domains if _has_reliability(domain)]
+
+
+def _has_reliability(domain: DomainReport) -> bool:
+    return all(domain.scores[model].get("reliability") for model in MODELS)
+
+
+def _pixel_calibration_chart(domain: DomainReport) -> Chart:
+    bins = {model: [*domain.scores[model]["reliability"].values()] for model in MODELS}
+    return _reliability_chart(
+        domain,
+        {
+            model: CalibrationBins(
+                **{
+                    name: np.array([each[key] for each in of_model], dtype=np.float64)
+                    for name, key in (("confidence", "map"), ("accuracy", "foreground"), ("share", "share"))
+                }
+            )
+            for model, of_model in bins.items()
+        },
+        axes=("value of the map", "share of foreground"),
+        diagonal="the map says what is there",
+        of=" of the pixels",
+        name=f"pixel_reliability_{domain.name}",
+    )
+
+
+def _reliability_chart(
+    domain: DomainReport,
+    bins: Mapping[str, CalibrationBins],
+    *,
+    axes: tuple[str, str],
+    diagonal: str,
+    of: str,
+    name: str,
+) -> Chart:
+    """Draw the bins of each model over the diagonal."""
     ends = np.array([0.0, 1.0])
     lines = [Line(x=ends, y=ends, css_colour=MUTED, dashed=True)]
     legend, said = [], []
     for model, title in MODELS.items():
-        rows = confidences[(confidences["domain"] == domain.name) & (confidences["model"] == model)]
-        bins = calibration_bins(
-            confidence=rows["confidence"].to_numpy(dtype=np.float64), correct=rows["correct"].to_numpy(dtype=np.bool_)
-        )
+        found = bins[model]
         colour, dashed = f"var(--{model})", model == "teacher"
-        dots = np.maximum(DOT, LARGEST_DOT * bins.share)
-        lines.append(Line(x=bins.confidence, y=bins.accuracy, css_colour=colour, dashed=dashed, dots=dots))
-        legend.append(_legend(f"{title}, error {percent(bins.error)}", model=model, dotted=True))
-        said.append(f"{title}'s expected calibration error is {percent(bins.error)}")
-    legend.append(Legend(name="as sure as it is right", colour=MUTED, dashed=True))
+        dots = np.maximum(DOT, LARGEST_DOT * found.share)
+        lines.append(Line(x=found.confidence, y=found.accuracy, css_colour=colour, dashed=dashed, dots=dots))
+        legend.append(_legend(f"{title}, error {percent(found.error)}", model=model, dotted=True))
+        said.append(f"{title}'s expected calibration error is {percent(found.error)}")
+    legend.append(Legend(name=diagonal, colour=MUTED, dashed=True))
     return Chart(
         title=domain.name,
-        description=f"Reliability diagram on {domain.name}: {', '.join(said)} per cent.",
+        description=f"Reliability diagram{of} on {domain.name}: {', '.join(said)} per cent.",
         legend=tuple(legend),
         svg=draw_lines(
             lines,
-            x=Axis(title="confidence", limits=(0.0, 1.04)),
-            y=Axis(title="accuracy", limits=(-0.04, 1.04)),
+            x=Axis(title=axes[0], limits=(0.0, 1.04)),
+            y=Axis(title=axes[1], limits=(-0.04, 1.04)),
             inches=SQUARE_CHART,
-            name=f"reliability_{domain.name}",
+            name=name,
         ),
     )
 

@@ -17,7 +17,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib import colormaps
 
 from pipeline.params.vocabulary import Approach
-from pipeline.report.charts import calibration_charts, convergence_chart, precision_recall_charts, training_charts
+from pipeline.report.charts import (
+    calibration_charts,
+    convergence_chart,
+    pixel_calibration_charts,
+    precision_recall_charts,
+    training_charts,
+)
 from pipeline.report.matrix import TEST_TIME, domain_groups, seed_count, seed_groups, selection_groups
 from pipeline.report.overlays import HEAT_COLOURS, label_colours
 from pipeline.report.parts import MODELS, DomainReport, ReportContent
@@ -77,6 +83,7 @@ def render_report(content: ReportContent) -> str:
         seeds=seed_groups(content.matrix),
         seed_count=seed_count(content.matrix),
         calibration=calibration_charts(domains, content.confidences),
+        pixel_calibration=pixel_calibration_charts(domains),
         labels=list(dict.fromkeys(image.label for domain in domains for image in domain.gallery)),
         test_time=TEST_TIME[content.setting.test_time],
         provenance=content.provenance,

@@ -15,10 +15,14 @@ from pipeline.evaluation.domain_scores import Resampling
 from pipeline.evaluation.localizers import EvaluationDomain, evaluate_domain, fit_on_validation, localize, resize_maps
 from pipeline.evaluation.tables import jsonable
 from pipeline.metrics.scores import Evaluation, Fitted, ModelName, Scores, Threshold, ThresholdSource
+from pipeline.params.config import MaskFreeParams
 from pipeline.params.errors import PixelCAMError
+from pipeline.params.vocabulary import ThresholdRule
 
 CPU = torch.device("cpu")
 HALF = Threshold(0.5, ThresholdSource.FIXED)
+FITTED = Fitted(HALF, 2.0)
+PRESUMED = MaskFreeParams(foreground_share=0.5, temperature=2.0)
 FEW = Resampling(resamples=100, seed=0)
 
 
@@ -75,11 +79,11 @@ def batch_of(
     )
 
 
-def evaluate(*batches: EvaluationBatch, threshold: Threshold = HALF) -> Evaluation:
+def evaluate(*batches: EvaluationBatch, fitted: Fitted = FITTED) -> Evaluation:
     domain = EvaluationDomain(name="colon", classes=("benign", "malignant"), batches=batches)
     localizers = {ModelName.PIXELCAM: RedChannel()}
-    fitted = {ModelName.PIXELCAM: Fitted(threshold, 2.0)}
-    (evaluation,) = evaluate_domain(localizers, domain, fitted=fitted, map_size=2, resampling=FEW, device=CPU)
+    of_models = {ModelName.PIXELCAM: fitted}
+    (evaluation,) = evaluate_domain(localizers, domain, fitted=of_models, map_size=2, resampling=FEW, device=CPU)
     return evaluation
 
 
@@ -239,7 +243,8 @@ class TestEvaluateDomain:
         assert pixelcam.images["foreground_share_predicted"].tolist() == [0.25, 0.5]
 
     def test_other_scores_by_hand(self) -> None:
-        scores = evaluate(TWO_IMAGES, threshold=Threshold(0.5, ThresholdSource.VALIDATION)).scores
+        threshold = Threshold(0.5, ThresholdSource.VALIDATION)
+        scores = evaluate(TWO_IMAGES, fitted=Fitted(threshold, 2.0, validation=0.5, mask_free=0.75)).scores
         assert scores.confusion == {"benign": {"benign": 1, "malignant": 0}, "malignant": {"benign": 1, "malignant": 0}}
         assert scores.f1 == {"benign": pytest.approx(2 / 3), "malignant": 0.0}
         assert scores.auroc == 0.5
@@ -248,7 +253,8 @@ class TestEvaluateDomain:
         assert scores.calibration.ece == pytest.approx(0.5, abs=1e-4)
         assert scores.calibration.ece_calibrated < scores.calibration.ece
         assert scores.image_ap == pytest.approx((0.5 * (1 + 2 / 3) + 1) / 2)
-        assert list(scores.regions) == ["validation", "half", "oracle"]
+        assert list(scores.regions) == ["validation", "mask_free", "half", "oracle"]
+        assert scores.regions["mask_free"].dice == pytest.approx(2 * 3 / (3 + 4))  # 0.9, 0.8 and 0.8 of four
         assert scores.regions["validation"].dice == scores.regions["half"].dice
         assert scores.regions["half"].dice == scores.dice
         assert scores.regions["half"].background_iou == pytest.approx(2 / 5)
@@ -403,9 +409,10 @@ class TestLocalize:
 
 
 class TestFitOnValidation:
-    def fit(self, *batches: EvaluationBatch) -> Fitted:
+    def fit(self, *batches: EvaluationBatch, rule: ThresholdRule = ThresholdRule.VALIDATION_MASKS) -> Fitted:
         localizers = {ModelName.PIXELCAM: RedChannel()}
-        return fit_on_validation(localizers, batches, map_size=2, device=CPU)[ModelName.PIXELCAM]
+        fitted = fit_on_validation(localizers, batches, rule=rule, presumed=PRESUMED, map_size=2, device=CPU)
+        return fitted[ModelName.PIXELCAM]
 
     def choose(self, *batches: EvaluationBatch) -> Threshold:
         return self.fit(*batches).threshold
@@ -451,5 +458,31 @@ class TestFitOnValidation:
         )
         assert self.choose(batch) == HALF
 
-    def test_is_fixed_without_images(self) -> None:
-        assert self.choose() == HALF
+    @pytest.mark.parametrize("rule", ThresholdRule)
+    def test_is_fixed_without_images(self, rule: ThresholdRule) -> None:
+        fitted = self.fit(rule=rule)
+        assert fitted.threshold == HALF
+        assert math.isnan(fitted.mask_free)
+        assert fitted.correction is None
+
+    def test_both_thresholds_are_known_and_the_rule_says_which_is_used(self) -> None:
+        batch = batch_of([[0.9, 0.6, 0.2, 0.1]], [[1, 0, 0, 0]], class_idx=[0], predicted=[0])
+        by_masks, by_maps = (self.fit(batch, rule=rule) for rule in ThresholdRule)
+        assert by_masks.threshold == Threshold(0.75, ThresholdSource.VALIDATION)
+        assert by_maps.threshold == Threshold(by_maps.mask_free, ThresholdSource.MASK_FREE)
+        assert (by_masks.validation, by_masks.mask_free) == (by_maps.validation, by_maps.mask_free)
+
+    def test_the_threshold_without_masks_looks_at_none(self) -> None:
+        maps, classes = [[0.9, 0.6, 0.2, 0.1], [0.8, 0.7, 0.3, 0.3]], [0, 1]
+        found = [
+            self.fit(batch_of(maps, masks, class_idx=classes, predicted=classes, has_mask=known, ignore=ignore))
+            for masks, known, ignore in (
+                ([[1, 0, 0, 0], [1, 1, 0, 0]], [True, True], None),
+                ([[0, 0, 0, 0], [0, 0, 1, 1]], [False, False], [[0, 0, 0, 1]] * 2),
+            )
+        ]
+        assert found[0].mask_free == found[1].mask_free
+        assert found[0].correction == found[1].correction
+        # By symmetry about 0.5 hardly any shift gives the mean 0.5.
+        assert found[0].correction is not None
+        assert found[0].correction.shift == pytest.approx(0, abs=0.2)

@@ -27,6 +27,7 @@ from pipeline.metrics.bootstrap import Difference, Interval
 from pipeline.metrics.classification import Calibration
 from pipeline.metrics.localization import BoxScores, RegionScores
 from pipeline.metrics.pixel_histogram import PixelHistogram
+from pipeline.metrics.reliability import ReliabilityBin
 from pipeline.metrics.scores import IMAGE_VALUES, Evaluation, ImageScores, ModelName, Scores, ThresholdSource
 from pipeline.params.errors import PixelCAMError
 from pipeline.runtime.files import write_csv
@@ -74,6 +75,10 @@ def evaluation_of(
         threshold=0.375,
         threshold_source=ThresholdSource.VALIDATION,
         foreground_share=0.25,
+        foreground_share_map=2 / 3,
+        pixel_ece=1 / 3,
+        pixel_ece_corrected=NAN,
+        reliability={"0.65": ReliabilityBin(map=2 / 3, foreground=1 / 3, share=1.0)},
         predicted_classes={"benign": 1 / 3, "malignant": 2 / 3},
         images=len(images),
         images_with_mask=len(images),
@@ -121,6 +126,10 @@ class TestScoresByDomain:
             "threshold": 0.375,
             "threshold_source": "validation",
             "foreground_share": 0.25,
+            "foreground_share_map": 0.666667,
+            "pixel_ece": 0.333333,
+            "pixel_ece_corrected": None,
+            "reliability": {"0.65": {"map": 0.666667, "foreground": 0.333333, "share": 1.0}},
             "predicted_classes": {"benign": 0.333333, "malignant": 0.666667},
             "images": 0,
             "images_with_mask": 0,

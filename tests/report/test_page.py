@@ -370,6 +370,26 @@ def test_reliability_is_drawn_with_the_error_of_the_bins(page: Page) -> None:
     assert "temperature 1.50, fitted on validation images, the error is 12.5 instead of 25.0 on colon" in words
 
 
+def test_reliability_of_pixels_is_drawn_where_it_is_known(page: Page) -> None:
+    assert "Of the pixels" not in page.words
+    given = content()
+    low, high = ({"map": said, "foreground": 0.5, "share": share} for said, share in ((0.25, 0.75), (1.0, 0.25)))
+    for scores in given.domains[0].scores.values():
+        assert isinstance(scores, dict)
+        scores |= {
+            "reliability": {"0.20": low, "0.95": high},
+            "foreground_share_map": 0.4375,
+            "pixel_ece_corrected": 0.0625,
+        }
+    known = Page(render_report(given))
+    # 0.75 of the pixels are 0.25 off, 0.25 of them 0.5.
+    assert known.words.count("PixelCAM, error 31.2") == 1
+    assert any("Reliability diagram of the pixels on colon" in label for label in known.values("aria-label"))
+    assert "On colon 30.0 % of the pixels are foreground; the mean of the map says 43.8 (Teacher)" in known.words
+    assert "Corrected without any mask, the error is 6.2 (Teacher) and 6.2 (PixelCAM)." in known.words
+    assert "its highest value is 1 in every image" in known.words
+
+
 def test_more_scores_are_told_where_they_are_known(page: Page) -> None:
     assert "More scores" not in page.words
     given = content()
