@@ -11,11 +11,12 @@ from torch import Tensor
 
 from pipeline.metrics import classification, curves, pixel_classes, pixel_histogram
 from pipeline.metrics.bootstrap import Difference, ImageTable, Interval, Resamples, compare, interval, resample
-from pipeline.metrics.localization import CPU, LocalizationTally, MapMeasures
-from pipeline.metrics.mask_free import Correction
+from pipeline.metrics.localization import CPU, LocalizationTally, MapMeasures, RegionScores
+from pipeline.metrics.mask_free import Correction, score_own_thresholds
 from pipeline.metrics.pixel_histogram import HistogramRows, PixelHistogram
 from pipeline.metrics.reliability import pixel_calibration_error, reliability_bins
 from pipeline.metrics.scores import Evaluation, Fitted, ImageScores, ModelName, Scores
+from pipeline.params.config import MaskFreeParams
 from pipeline.params.vocabulary import TWO_PIXEL_CLASSES
 from pipeline.runtime.seeding import derive_seed
 
@@ -257,7 +258,7 @@ def _scores(
         pxap_predicted_class=pixel_histogram.pxap(pixel_histogram.add_histograms(pooled, tally.predicted_class_change)),
         pixel_auroc=pixels.pixel_auroc,
         image_ap=pixels.image_ap,
-        regions=pixels.regions,
+        regions=pixels.regions | _cut_alone(tally.histograms, fitted.presumed),
         boxes=pixels.boxes,
         auroc=classification.auroc(logits=logits, target=truth),
         f1=classification.f1_per_class(preds=predicted, target=truth, classes=classes),
@@ -280,6 +281,14 @@ def _class_iou(confusion: NDArray[np.int64], classes: tuple[str, ...]) -> dict[s
 def _accuracy_by_pixels(images: ImageScores) -> float:
     by_pixels = images["by_pixels_idx"]
     return float("nan") if (by_pixels < 0).any() else float((by_pixels == images["class_idx"]).mean())
+
+
+def _cut_alone(images: HistogramRows, presumed: MaskFreeParams | None) -> dict[str, RegionScores]:
+    """Return the scores of maps that are each cut by themselves; nothing where nothing is presumed."""
+    if presumed is None:
+        return {}
+    scores = score_own_thresholds(images, foreground_share=presumed.foreground_share, temperature=presumed.temperature)
+    return {"mask_free_image": scores}
 
 
 def _corrected_error(histogram: PixelHistogram, correction: Correction | None) -> float:

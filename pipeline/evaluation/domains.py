@@ -13,7 +13,8 @@ from pipeline.data.maps import Localizer
 from pipeline.data.scored_set import ScoredSet
 from pipeline.evaluation.at_test_time import Adapter
 from pipeline.evaluation.domain_scores import Resampling
-from pipeline.evaluation.localizers import EvaluationDomain, evaluate_domain, fit_on_validation
+from pipeline.evaluation.fitting import fit_on_validation
+from pipeline.evaluation.localizers import EvaluationDomain, evaluate_domain
 from pipeline.metrics.scores import Evaluation, ModelName
 from pipeline.models.files import check_kept, kept_epochs, read_info
 from pipeline.models.pixelcam import PixelCAM, load_pixelcam

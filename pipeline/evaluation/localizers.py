@@ -2,14 +2,13 @@
 
 The teacher's CAM is asked for the true class, as published for methods of its kind, and where the teacher is wrong for
 the class that it predicts as well; PixelCAM's map knows no class. What turns a map into a region is a threshold chosen
-once, on the source domain's validation images, by their masks or without, and used everywhere.
+once, see `pipeline.evaluation.fitting`, and used everywhere.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import isnan
 from typing import Any, Final
 
 import numpy as np
@@ -20,9 +19,7 @@ from torch import Tensor
 from pipeline.data.maps import EvaluationBatch, Localization, Localizer, resize_map
 from pipeline.evaluation.domain_scores import BatchScores, DomainTally, ModelBatch, Resampling, score_domain
 from pipeline.metrics import curves, pixel_histogram
-from pipeline.metrics.classification import fit_temperature
-from pipeline.metrics.localization import CPU, FIXED_THRESHOLD, CountedMaps, count_maps, measure_maps
-from pipeline.metrics.mask_free import count_unlabelled, fit_correction, mask_free_threshold
+from pipeline.metrics.localization import CPU, CountedMaps, count_maps, measure_maps
 from pipeline.metrics.pixel_classes import (
     ClassReading,
     classify_by_pixels,
@@ -31,11 +28,9 @@ from pipeline.metrics.pixel_classes import (
     read_classes,
 )
 from pipeline.metrics.pixel_histogram import PixelHistogram
-from pipeline.metrics.scores import IMAGE_VALUES, Evaluation, Fitted, ModelName, Threshold, ThresholdSource
-from pipeline.params.config import MaskFreeParams
+from pipeline.metrics.scores import IMAGE_VALUES, Evaluation, Fitted, ModelName
 from pipeline.params.errors import PixelCAMError
-from pipeline.params.vocabulary import ThresholdRule
-from pipeline.runtime.collectives import from_first, in_order, interleaved
+from pipeline.runtime.collectives import from_first, in_order
 from pipeline.runtime.devices import to_device
 from pipeline.runtime.threads import finish_in_background
 
@@ -59,87 +54,6 @@ class EvaluationDomain:
     batches: Iterable[EvaluationBatch]
     background_class_idx: int | None = None
     patients: Mapping[str, str] = field(default_factory=dict)
-
-
-def fit_on_validation(
-    localizers: Mapping[ModelName, Localizer],
-    batches: Iterable[EvaluationBatch],
-    *,
-    rule: ThresholdRule,
-    presumed: MaskFreeParams,
-    map_size: int,
-    device: torch.device,
-    autocast: Autocast = nullcontext,
-) -> dict[ModelName, Fitted]:
-    """Choose each model's thresholds on validation images, with masks and without, and fit its temperature.
-
-    Args:
-        localizers: the models.
-        batches: validation images, of several processes this one's share. By masks the threshold is that of the best
-            pooled Dice on those whose `has_mask` is set, so a mask that must not be used for selection is to be hidden
-            there. Without masks it is read from the maps of all.
-        rule: which of the two is used. Where there is none, 0.5 is, and is said to be fixed.
-        presumed: of the maps, for the threshold without masks.
-        map_size: side in pixels at which maps and masks are compared.
-        device: where the models live.
-        autocast: the precision of the models.
-    """
-    histograms = dict.fromkeys(localizers, pixel_histogram.empty_histogram(device=device))
-    unlabelled = dict(histograms)
-    logits: dict[ModelName, list[Tensor]] = {name: [] for name in localizers}
-    classes: list[Tensor] = []
-    for batch in batches:
-        classes.append(batch.class_idx.cpu())
-        for name, localizer in localizers.items():
-            localization = localize(localizer, batch, map_size=map_size, device=device, autocast=autocast)
-            histograms[name] = pixel_histogram.count_batch(histograms[name], maps=localization.maps, batch=batch)
-            unlabelled[name] = count_unlabelled(unlabelled[name], maps=localization.maps)
-            logits[name].append(localization.image_logits.cpu())
-    classes = interleaved(classes)
-    if not classes:
-        return dict.fromkeys(localizers, Fitted(Threshold(FIXED_THRESHOLD, ThresholdSource.FIXED), float("nan")))
-    everything = {
-        name: _OnValidation(
-            labelled=pixel_histogram.join(histograms[name]),
-            unlabelled=pixel_histogram.join(unlabelled[name]),
-            logits=interleaved(logits[name]),
-        )
-        for name in localizers
-    }
-    target = torch.cat(classes)
-    return from_first(
-        lambda: {name: _fit(said, target=target, rule=rule, presumed=presumed) for name, said in everything.items()}
-    )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _OnValidation:
-    """What a model said about validation images.
-
-    Attributes:
-        labelled: its maps where masks may be used.
-        unlabelled: its maps everywhere; what is foreground is not known.
-        logits: float32 (B, K) of each batch.
-    """
-
-    labelled: PixelHistogram
-    unlabelled: PixelHistogram
-    logits: list[Tensor]
-
-
-def _fit(said: _OnValidation, *, target: Tensor, rule: ThresholdRule, presumed: MaskFreeParams) -> Fitted:
-    correction = fit_correction(
-        said.unlabelled, foreground_share=presumed.foreground_share, temperature=presumed.temperature
-    )
-    mask_free = float("nan") if correction is None else mask_free_threshold(said.unlabelled, correction=correction)
-    validation = curves.best_dice_threshold(said.labelled)
-    return Fitted(
-        threshold=_threshold(rule, validation=validation, mask_free=mask_free),
-        temperature=fit_temperature(logits=torch.cat(said.logits), target=target),
-        validation=validation,
-        mask_free=mask_free,
-        correction=correction,
-    )
 
 
 def evaluate_domain(
@@ -375,12 +289,3 @@ def image_values(
     for name, column in columns.items():
         values[name] = column.numpy()
     return values
-
-
-def _threshold(rule: ThresholdRule, *, validation: float, mask_free: float) -> Threshold:
-    match rule:
-        case ThresholdRule.VALIDATION_MASKS:
-            found = Threshold(validation, ThresholdSource.VALIDATION)
-        case ThresholdRule.MASK_FREE:
-            found = Threshold(mask_free, ThresholdSource.MASK_FREE)
-    return Threshold(FIXED_THRESHOLD, ThresholdSource.FIXED) if isnan(found.value) else found

@@ -19,7 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from pipeline.metrics import curves, pixel_histogram
-from pipeline.metrics.curves import average_precision, average_precisions, pooled_area_under_roc
+from pipeline.metrics.curves import PixelCounts, average_precision, average_precisions, pooled_area_under_roc
 from pipeline.metrics.pixel_histogram import HistogramRows, PixelHistogram, add_images
 from pipeline.metrics.reliability import (
     ReliabilityBin,
@@ -357,7 +357,17 @@ def _region(pooled: PixelHistogram, empty: PixelHistogram, *, threshold: float) 
     if np.isnan(threshold):
         return RegionScores(**dict.fromkeys(RegionScores.__dataclass_fields__, float("nan")))
     counts = curves.counts_at(pooled, threshold=threshold)
-    in_vain = curves.counts_at(empty, threshold=threshold)
+    return score_region(counts, in_vain=curves.counts_at(empty, threshold=threshold), threshold=threshold)
+
+
+def score_region(counts: PixelCounts, *, in_vain: PixelCounts, threshold: float) -> RegionScores:
+    """Return the scores of pooled counts, int64 of shape (), however the pixels were cut.
+
+    Args:
+        counts: of all images.
+        in_vain: of those without region of interest.
+        threshold: what is said of the cut; NaN where it is not one for all.
+    """
     negatives = in_vain.false_positive + in_vain.true_negative
     return RegionScores(
         threshold=threshold,

@@ -14,6 +14,7 @@ from pipeline.metrics.localization import BoxScores, RegionScores
 from pipeline.metrics.mask_free import Correction
 from pipeline.metrics.pixel_histogram import PixelHistogram
 from pipeline.metrics.reliability import ReliabilityBin
+from pipeline.params.config import MaskFreeParams
 
 IMAGE_VALUES: Final = np.dtype(
     [
@@ -64,6 +65,7 @@ class Fitted:
         temperature: of the image logits; NaN where none can be fitted.
         validation: the threshold by validation masks; NaN where none may be used.
         mask_free: the threshold by validation maps alone; NaN without images, where there is no `correction` either.
+        presumed: what is presumed of maps without masks, for a threshold of each image's own.
         correction: what makes the model's map values probabilities, as far as that is known without masks.
     """
 
@@ -71,6 +73,7 @@ class Fitted:
     temperature: float
     validation: float = float("nan")
     mask_free: float = float("nan")
+    presumed: MaskFreeParams | None = None
     correction: Correction | None = None
 
 
@@ -83,9 +86,10 @@ class Scores:
     `pixel_ece` and `reliability` say how far its values are from probabilities. A map that is taken for a class is
     taken for the true one, but in `pxap_predicted_class` for the predicted one. `regions` sets side by side the
     thresholds "validation" and "mask_free" (NaN where none could be chosen), "half", and "oracle", which is chosen on
-    these very images. `class_iou` and `mean_iou_over_classes` are pooled likewise; `accuracy_by_pixels` is NaN of a
-    model that tells no classes apart by pixels. `intervals` and `over_teacher` hold, by score, what a bootstrap over
-    `patients` gives; the latter is empty for the teacher itself.
+    these very images, and "mask_free_image", of which each image has its own (NaN for that). `class_iou` and
+    `mean_iou_over_classes` are pooled likewise; `accuracy_by_pixels` is NaN of a model that tells no classes apart by
+    pixels. `intervals` and `over_teacher` hold, by score, what a bootstrap over `patients` gives; the latter is empty
+    for the teacher itself.
     """
 
     pxap: float

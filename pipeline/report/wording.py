@@ -23,6 +23,7 @@ MORE_SCORES: Final = {  # keys that lead to a score in evaluation.json, and its 
     ("boxes", "max_box_acc_v2"): "MaxBoxAccV2",
     ("regions", "validation", "dice"): "Dice, threshold chosen on validation",
     ("regions", "mask_free", "dice"): "Dice, threshold chosen without masks",
+    ("regions", "mask_free_image", "dice"): "Dice, threshold of each image chosen without masks",
     ("regions", "half", "dice"): "Dice, threshold 0.5",
     ("regions", "oracle", "dice"): "Dice, oracle threshold (chosen on these test images: a bound)",
     ("regions", "validation", "mean_iou"): "Mean IoU, threshold chosen on validation",

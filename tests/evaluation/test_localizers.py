@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pipeline.data.maps import EvaluationBatch, Localization, Localizer
 from pipeline.evaluation.domain_scores import Resampling
-from pipeline.evaluation.localizers import EvaluationDomain, evaluate_domain, fit_on_validation, localize, resize_maps
+from pipeline.evaluation.fitting import fit_on_validation
+from pipeline.evaluation.localizers import EvaluationDomain, evaluate_domain, localize, resize_maps
 from pipeline.evaluation.tables import jsonable
 from pipeline.metrics.scores import Evaluation, Fitted, ModelName, Scores, Threshold, ThresholdSource
 from pipeline.params.config import MaskFreeParams
@@ -244,7 +245,9 @@ class TestEvaluateDomain:
 
     def test_other_scores_by_hand(self) -> None:
         threshold = Threshold(0.5, ThresholdSource.VALIDATION)
-        scores = evaluate(TWO_IMAGES, fitted=Fitted(threshold, 2.0, validation=0.5, mask_free=0.75)).scores
+        scores = evaluate(
+            TWO_IMAGES, fitted=Fitted(threshold, 2.0, validation=0.5, mask_free=0.75, presumed=PRESUMED)
+        ).scores
         assert scores.confusion == {"benign": {"benign": 1, "malignant": 0}, "malignant": {"benign": 1, "malignant": 0}}
         assert scores.f1 == {"benign": pytest.approx(2 / 3), "malignant": 0.0}
         assert scores.auroc == 0.5
@@ -253,7 +256,8 @@ class TestEvaluateDomain:
         assert scores.calibration.ece == pytest.approx(0.5, abs=1e-4)
         assert scores.calibration.ece_calibrated < scores.calibration.ece
         assert scores.image_ap == pytest.approx((0.5 * (1 + 2 / 3) + 1) / 2)
-        assert list(scores.regions) == ["validation", "mask_free", "half", "oracle"]
+        assert list(scores.regions) == ["validation", "mask_free", "half", "oracle", "mask_free_image"]
+        assert math.isnan(scores.regions["mask_free_image"].threshold)
         assert scores.regions["mask_free"].dice == pytest.approx(2 * 3 / (3 + 4))  # 0.9, 0.8 and 0.8 of four
         assert scores.regions["validation"].dice == scores.regions["half"].dice
         assert scores.regions["half"].dice == scores.dice

@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 
 from pipeline.metrics import pixel_histogram
-from pipeline.metrics.curves import best_dice_threshold
+from pipeline.metrics.curves import best_dice_threshold, counts_at
 from pipeline.metrics.mask_free import (
     Correction,
     count_unlabelled,
+    counts_at_own_thresholds,
     expected_dice,
     fit_correction,
     mask_free_threshold,
+    score_own_thresholds,
 )
-from pipeline.metrics.pixel_histogram import PixelHistogram
+from pipeline.metrics.pixel_histogram import HistogramRows, PixelHistogram
 from pipeline.metrics.reliability import pixel_calibration_error, reliability_bins
 
 EMPTY = pixel_histogram.empty_histogram(device=torch.device("cpu"))
@@ -116,3 +118,44 @@ def test_finds_what_masks_would_and_calibrates_where_what_is_presumed_is_true() 
     assert threshold < 0.1
     assert pixel_calibration_error(reliability_bins(counted)) > 0.2
     assert pixel_calibration_error(reliability_bins(counted, values=correction.values())) < 0.01
+
+
+def random_images(count: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.rand(count, 300, generator=generator) ** torch.linspace(0.5, 4, count)[:, None]
+    truth = torch.rand(count, 300, generator=generator) < maps
+    return pixel_histogram.count_images(maps, target=truth)
+
+
+def test_images_are_cut_as_if_each_were_alone() -> None:
+    images = random_images(5)
+    found = counts_at_own_thresholds(images, foreground_share=0.4, temperature=2.0)
+    cuts = set()
+    for index, (foreground, background) in enumerate(images):
+        alone = PixelHistogram(foreground=foreground, background=background)
+        threshold = mask_free_threshold(alone, correction=fit(alone, share=0.4, temperature=2.0))
+        cuts.add(threshold)
+        expected = counts_at(alone, threshold=threshold)
+        for name in ("true_positive", "false_positive", "false_negative", "true_negative"):
+            assert getattr(found, name)[index] == getattr(expected, name)
+    assert len(cuts) > 2
+
+
+def test_scores_at_own_thresholds_are_pooled_over_images_with_a_mask() -> None:
+    # All of the first image is marked, and half of it is foreground; all of the second, which has none; no third mask.
+    rows = HistogramRows()
+    images = np.zeros((3, 2, 1001), dtype=np.int32)
+    images[0, :, 300] = 5
+    images[1, 1, 700] = 10
+    rows.append(images)
+    scores = score_own_thresholds(rows, foreground_share=0.5, temperature=2.0)
+    assert math.isnan(scores.threshold)
+    assert scores.dice == pytest.approx(2 * 5 / (2 * 5 + 15))
+    assert scores.iou == pytest.approx(5 / 20)
+    assert scores.background_iou == 0
+    assert scores.false_positive_share == 1
+
+
+def test_without_images_there_are_no_scores_at_own_thresholds() -> None:
+    scores = score_own_thresholds(HistogramRows(), foreground_share=0.5, temperature=2.0)
+    assert all(math.isnan(getattr(scores, name)) for name in ("dice", "iou", "mean_iou", "false_positive_share"))
