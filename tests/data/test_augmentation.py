@@ -108,18 +108,7 @@ def test_labels_are_never_interpolated() -> None:
 
 def test_the_draw_depends_on_the_generator_alone() -> None:
     image = _noise(SIDE, SIDE, 3)
-    params = AugmentationParams(
-        enlarge=1,
-        flip=True,
-        rotate=True,
-        brightness=0.5,
-        contrast=0.5,
-        saturation=0.5,
-        hue=0.1,
-        stain=0.0,
-        blur=0.0,
-        zoom=0.0,
-    )
+    params = GEOMETRY.model_copy(update={"brightness": 0.5, "contrast": 0.5, "saturation": 0.5, "hue": 0.1})
 
     def view(seed: int) -> bytes:
         augmentation = _augmentation(params, seed)
@@ -197,18 +186,7 @@ def test_stains_are_drawn_after_all_else_and_only_if_asked_for() -> None:
 
 
 def test_colours_of_tensors_are_those_of_pillow_but_for_its_rounding() -> None:
-    params = AugmentationParams(
-        enlarge=1,
-        flip=True,
-        rotate=True,
-        brightness=0.3,
-        contrast=0.3,
-        saturation=0.3,
-        hue=0.05,
-        stain=0.0,
-        blur=0.0,
-        zoom=0.0,
-    )
+    params = GEOMETRY.model_copy(update={"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.05})
     image = (smooth_image(48) * 255).to(torch.uint8)
     for seed in range(20):
         augmentation = _augmentation(params, seed)

@@ -17,19 +17,8 @@ from pipeline.data.training_set import TrainingBatch, TrainingSet, _with_colours
 from pipeline.params.config import AugmentationParams
 from pipeline.params.errors import PixelCAMError
 
-FULL = AugmentationParams(
-    enlarge=1.5,
-    flip=True,
-    rotate=True,
-    brightness=0.2,
-    contrast=0.2,
-    saturation=0.2,
-    hue=0.03,
-    stain=0.0,
-    blur=0.0,
-    zoom=0.0,
-)
 GEOMETRY = NO_AUGMENTATION.model_copy(update={"enlarge": 1.5, "flip": True, "rotate": True})
+FULL = GEOMETRY.model_copy(update={"brightness": 0.2, "contrast": 0.2, "saturation": 0.2, "hue": 0.03})
 
 
 @dataclass(frozen=True)
