@@ -80,13 +80,10 @@ def evaluate_models(
         check_kept(first.teacher, weights)
         check_kept(first.pixelcam, weights)
     # Selections often choose the same epoch, whose scores are then known.
-    states = {
-        variant: (variant.seed, variant.test_time, epochs.get(variant.weights, variant.weights))
-        for variant in list_variants(params)
-    }
+    states = {variant: (variant.seed, variant.test_time, epochs[variant.weights]) for variant in list_variants(params)}
     repeated = len(set(states.values())) > 1
     scorer = _Scorer(domains, params, image_size=read_size(first, params), repeated=repeated)
-    scored: dict[tuple[int, TestTime, Weights | tuple[int, int]], list[Evaluation]] = {}
+    scored: dict[tuple[int, TestTime, tuple[int, int]], list[Evaluation]] = {}
     for variant, state in states.items():
         if state not in scored:
             scored[state] = scorer.score(chains[variant.seed], variant)
