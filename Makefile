@@ -1,15 +1,23 @@
-# Three commands: `make repro` runs the pipeline, `make test` checks the project, `make bench` measures its speed. Each
-# installs what it needs into .venv.
+# `make repro` runs the pipeline, `make slides` runs it on whole slides, `make test` checks the project, `make bench` measures
+# its speed. Each installs what it needs into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: repro test bench install
+.PHONY: repro slides test bench install
 
 repro: .venv/.installed
 	@git rev-parse --verify --quiet HEAD >/dev/null || { echo "error: DVC needs a git repository with a commit: clone the project with git"; exit 1; }
 	DVC_SITE_CACHE_DIR="$(CURDIR)/.dvc/tmp/site" PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
 	@$(BIN)/pixelcam results
+
+# In a clone of the last commit, with presets/slides.yaml as it stands here, so that params and results here stay as they are.
+slides: .venv/.installed
+	@test -d .slides || git clone --quiet . .slides
+	@git -C .slides pull --quiet --ff-only
+	@cp presets/slides.yaml .slides/params.yaml
+	cd .slides && DVC_SITE_CACHE_DIR="$$PWD/.dvc/tmp/site" PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$$PWD" dvc repro
+	@cd .slides && $(CURDIR)/$(BIN)/pixelcam results
 
 test: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -1,9 +1,11 @@
 """Stage `evaluate_ood`: score the teacher and PixelCAM in domain and out."""
 
+import os
 from pathlib import Path
 
 from pipeline.data.manifest import read_domain
 from pipeline.evaluation.domains import Chain, evaluate_models
+from pipeline.evaluation.slide_scores import evaluate_slides, slide_models
 from pipeline.evaluation.tables import (
     curve_table,
     headline,
@@ -13,8 +15,10 @@ from pipeline.evaluation.tables import (
     with_spread,
 )
 from pipeline.params.config import load_params
+from pipeline.runtime.cluster import SCHEDULER
 from pipeline.runtime.console import run
 from pipeline.runtime.files import write_csv, write_json
+from pipeline.runtime.processes import is_first
 
 
 def main(
@@ -26,8 +30,13 @@ def main(
     per_image: Path,
     curves: Path,
     matrix: Path,
+    slides: Path,
+    checkpoints: Path,
 ) -> None:
-    """Score the models in MODELS on the domains in PREPARED; write SUMMARY, SCORES, PER_IMAGE, CURVES and MATRIX."""
+    """Score the models in MODELS on the domains in PREPARED; write SUMMARY, SCORES, PER_IMAGE, CURVES, MATRIX, SLIDES.
+
+    What is finished of slides is kept in CHECKPOINTS until all is.
+    """
     values = load_params(params)
     domains = [read_domain(name, values, prepared / name) for name in values.target_domains]
     folders = {seed: models / f"seed_{seed}" for seed in values.seeds} | {values.seed: models}
@@ -43,6 +52,16 @@ def main(
     found = with_spread(scores_by_domain(evaluations), scored)
     write_json(scores, found)
     write_json(summary, headline(found))
+    if is_first():
+        first = chains[values.seed]
+        evaluate_slides(
+            domains,
+            slide_models(first, evaluations),
+            params=values,
+            output=slides,
+            scratch=checkpoints / "slides",
+            scheduler=os.environ.get(SCHEDULER),
+        )
 
 
 if __name__ == "__main__":

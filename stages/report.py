@@ -23,6 +23,7 @@ def main(
     per_image: Path,
     curves: Path,
     matrix: Path,
+    slides: Path,
     page: Path,
     overview: Path,
     overlays: Path,
@@ -42,6 +43,7 @@ def main(
         per_image=per_image,
         curves=curves,
         matrix=matrix,
+        slides=slides,
         code=[*imported_files(Path(__file__).resolve(), root=root), *sorted(TEMPLATES.resolve().iterdir())],
         root=root,
     )

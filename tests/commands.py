@@ -25,13 +25,13 @@ def stage_commands(run: Run) -> dict[str, list[list[Path | str]]]:
     """Return the command lines of every stage, in the order of dvc.yaml."""
     home = run.prepared / "home"
     scores = [run.scores, run.per_image, run.curves, run.matrix]
-    pages = [run.report, run.overview, run.overlays]
+    pages = [run.slides, run.report, run.overview, run.overlays]
     return {
         "prepare": [[name, run.params, run.prepared / name] for name in ("home", "away")],
         "train_teacher": [[run.params, home, run.teacher, run.checkpoints]],
         "extract_pseudo_labels": [[run.params, home, run.teacher, run.store, run.quality]],
         "train_pixelcam": [[run.params, home, run.store, run.teacher, run.pixelcam, run.checkpoints]],
-        "evaluate_ood": [[run.params, run.prepared, run.models, run.summary, *scores]],
+        "evaluate_ood": [[run.params, run.prepared, run.models, run.summary, *scores, run.slides, run.checkpoints]],
         "report": [[run.params, run.prepared, run.store, run.models, run.quality, *scores, *pages]],
     }
 

@@ -8,6 +8,7 @@ PACKAGES = (  # of the library: each imports from itself and from those before i
     "params",
     "runtime",
     "synthetic",
+    "slides",
     "data",
     "encoders",
     "cams",

@@ -34,6 +34,17 @@ FIGURES = {
     "waiting_for_data": ["waiting for a batch"],
     "dvc_floor": ["dvc repro, nothing to do"],
     "domain_size": ["seconds per image", "peak memory"],
+    "slides": [
+        "reading tiles at 0.5 micrometres",
+        "reading tiles at 1.0 micrometres",
+        "mapping a slide at 1.0 micrometres",
+        "finding tissue",
+        "laying the grid",
+        "looking at nuclei",
+        "fingerprint",
+        "finding regions",
+        "writing GeoJSON",
+    ],
 }
 
 

@@ -121,8 +121,8 @@ def params_values(root: Path) -> dict[str, Any]:
     for section in ("train_teacher", "train_pixelcam"):
         values[section] |= {"steps": 4, "batch_size": 2, "keep": ["last", "val_accuracy"]}
     values["train_pixelcam"]["pixel_loss_weight"] = 1.0
-    values["cam"] = {"method": "layercam", "layers": [-1], "scales": [1.0], "symmetries": 2}
-    values["pixelcam_map"] = {"scales": [1.0], "symmetries": 1}
+    values["cam"] = {"method": "layercam", "layers": [-1], "scales": [1.0], "symmetries": 2, "margin": 0.0}
+    values["pixelcam_map"] = {"scales": [1.0], "symmetries": 1, "margin": 0.0}
     values["extract_pseudo_labels"] |= {"batch_size": 4, "foreground_threshold": 0.5, "background_fraction": 0.3}
     values["evaluate_ood"] |= {"weights": ["selected", "last", "val_accuracy"], "map_size": 32, "batch_size": 2}
     values["report"]["images_per_domain"] = 3
@@ -217,6 +217,11 @@ class Run:
         return self.root / "metrics/domain_matrix.csv"
 
     @property
+    def slides(self) -> Path:
+        """Maps and scores of slides."""
+        return self.root / "metrics/slides"
+
+    @property
     def report(self) -> Path:
         """The report."""
         return self.root / "reports/index.html"
@@ -255,9 +260,18 @@ def finish_run(run: Run) -> None:
     extract_pseudo_labels.main(run.params, run.prepared / "home", run.teacher, run.store, run.quality)
     train_pixelcam.main(run.params, run.prepared / "home", run.store, run.teacher, run.pixelcam, run.checkpoints)
     scores = (run.scores, run.per_image, run.curves, run.matrix)
-    evaluate_ood.main(run.params, run.prepared, run.models, run.summary, *scores)
+    evaluate_ood.main(run.params, run.prepared, run.models, run.summary, *scores, run.slides, run.checkpoints)
     report.main(
-        run.params, run.prepared, run.store, run.models, run.quality, *scores, run.report, run.overview, run.overlays
+        run.params,
+        run.prepared,
+        run.store,
+        run.models,
+        run.quality,
+        *scores,
+        run.slides,
+        run.report,
+        run.overview,
+        run.overlays,
     )
 
 

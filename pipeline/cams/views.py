@@ -6,12 +6,14 @@ from typing import Final
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from pipeline.data.maps import resize_map, scale_images
 from pipeline.params.config import MapParams
 from pipeline.params.errors import PixelCAMError
 
-PLAIN: Final = MapParams(scales=(1.0,), symmetries=1)
+PLAIN: Final = MapParams(scales=(1.0,), symmetries=1, margin=0.0)
+GRID: Final = 32  # pixels; a margin is a multiple of it, so that it is whole cells of any encoder
 
 
 def read_views(
@@ -42,17 +44,32 @@ def read_views(
     for scale, symmetry in product(params.scales, range(params.symmetries)):
         try:
             view = scale_images(images, scale / image_scale)
-            found, logits = read(turn(view, symmetry))
+            margin = round(params.margin * view.shape[-1] / GRID) * GRID
+            seen = _with_margin(turn(view, symmetry), margin)
+            found, logits = read(seen)
+            found = _without_margin(found, margin, seen.shape[-2:])
         except (AssertionError, RuntimeError) as error:
-            if scale == 1:
+            if scale == 1 and params.margin == 0:
                 raise
             raise PixelCAMError(
-                f"{section}.scales: the encoder takes no images at scale {scale} ({error}); use [1.0]"
+                f"{section}.scales: the encoder takes no images at scale {scale} with margin {params.margin} "
+                f"({error}); use [1.0] and margin 0.0"
             ) from error
         maps.append(turn_back(found, symmetry))
-        if scale == 1 and symmetry == 0:
+        if scale == 1 and symmetry == 0 and params.margin == 0:
             plain = logits
     return maps, read(scale_images(images, 1 / image_scale))[1] if plain is None else plain
+
+
+def _with_margin(images: Tensor, margin: int) -> Tensor:
+    """Continue images (B, 3, H, W) by `margin` pixels on each side, mirrored."""
+    return pad(images, (margin, margin, margin, margin), mode="reflect") if margin else images
+
+
+def _without_margin(maps: Tensor, margin: int, size: Sequence[int]) -> Tensor:
+    """Cut `margin` pixels of images of a size off the maps (B, ..., h, w) of these, on each side."""
+    rows, columns = (round(cells * margin / side) for cells, side in zip(maps.shape[-2:], size, strict=True))
+    return maps[..., rows : maps.shape[-2] - rows, columns : maps.shape[-1] - columns]
 
 
 def turn(images: Tensor, symmetry: int) -> Tensor:

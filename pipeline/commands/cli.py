@@ -80,6 +80,52 @@ def predict(
 
 @app.command()
 @reporting_errors
+def slide(
+    slides: Annotated[list[Path], typer.Argument(help="Whole slides: SVS, NDPI, MRXS, DICOM, tiled TIFF, ...")],
+    model: Annotated[Path, typer.Option(help="A model's folder, PixelCAM's or a teacher's.")] = Path("models/pixelcam"),
+    params: Annotated[Path, typer.Option(help="The params file that the model was trained with.")] = Path(
+        "params.yaml"
+    ),
+    output: Annotated[Path, typer.Option(help="Gets a folder for each slide.")] = Path("slides"),
+    mpp: Annotated[
+        float | None, typer.Option(min=0.05, max=32, help="Micrometres per pixel at which the model sees a slide.")
+    ] = None,
+    slide_mpp: Annotated[
+        float | None, typer.Option(min=0.01, max=100, help="Of the slides, where their files do not say it.")
+    ] = None,
+    threshold: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Probability from which on there is a region.")
+    ] = 0.5,
+    scheduler: Annotated[
+        str | None, typer.Option(envvar="PIXELCAM_SCHEDULER", help="A Dask scheduler, such as tcp://host:8786.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes here; one per core.")] = None,
+) -> None:
+    """Map whole slides: heatmap (OME-Zarr, OME-TIFF), regions for QuPath, overview and scores; docs/slides.md."""
+    from pipeline.commands.slide import map_slides  # noqa: PLC0415
+    from pipeline.params.config import load_params  # noqa: PLC0415
+
+    mapped = map_slides(
+        slides,
+        model=model,
+        params=load_params(params),
+        output=output,
+        mpp=mpp,
+        slide_mpp=slide_mpp,
+        threshold=threshold,
+        scheduler=scheduler,
+        workers=workers,
+    )
+    for folder, about in mapped:
+        scores = about["scores"]
+        typer.echo(
+            f"{folder}: highest probability {scores['maximum']:.3f}, {scores['regions']} regions on "
+            f"{scores['share_of_tissue']:.1%} of the tissue, the largest {scores['largest_region_mm']:.2f} mm"
+        )
+
+
+@app.command()
+@reporting_errors
 def labels(
     store: Annotated[Path, typer.Argument(help="A pseudo-label store.")] = Path("data/pseudo_labels.zarr"),
     sheet: Annotated[Path | None, typer.Option(help="PNG file for a contact sheet.")] = None,

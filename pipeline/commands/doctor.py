@@ -14,7 +14,7 @@ import torch
 
 from pipeline.params.config import Params, load_params
 from pipeline.params.errors import PixelCAMError
-from pipeline.params.types import SyntheticDomain
+from pipeline.params.types import GENERATED
 from pipeline.runtime.devices import describe_device, make_fabric
 
 OLDEST_PYTHON = (3, 11)
@@ -128,7 +128,7 @@ def _disk() -> Finding:
 
 def _roots(params: Params) -> Iterator[Finding]:
     for name, domain in params.domains.items():
-        if isinstance(domain, SyntheticDomain):
+        if isinstance(domain, GENERATED):
             continue
         in_use = name in params.target_domains
         if domain.root.is_dir():

@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from zarr.codecs import ZstdCodec
 
-from pipeline.data.image_store import check_unchanged
-from pipeline.data.images import read_image
 from pipeline.data.manifest import ManifestRow, PreparedDomain
 from pipeline.data.maps import resize_labels, resize_map
+from pipeline.data.pixels import read_row
 from pipeline.params.errors import PixelCAMError
 from pipeline.params.vocabulary import BACKGROUND, IGNORE
 from pipeline.pseudo_labels.store import REMEDY, PseudoLabelStore
@@ -90,9 +89,7 @@ def _rows(store: PseudoLabelStore, source: PreparedDomain, image_ids: Sequence[s
 
 
 def _export_image(store: PseudoLabelStore, row: ManifestRow, source: PreparedDomain, folder: Path) -> None:
-    path = source.manifest.root / row.image
-    image = read_image(path)
-    check_unchanged(path, row.image_sha256)
+    image = read_row(source.manifest, row)
     stored = store.read(row.image)
     sizes = _level_sizes((image.shape[0], image.shape[1]))
     about = {name: value for name, value in store.attributes.items() if name != "image_ids"}

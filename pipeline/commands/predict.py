@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.data.image_store import check_unchanged
 from pipeline.data.images import read_image
 from pipeline.data.manifest import PreparedDomain, Split
+from pipeline.data.pixels import check_unchanged
 from pipeline.evaluation.map_files import writing_maps
 from pipeline.evaluation.prediction import load_model
 from pipeline.params.config import Params
@@ -99,6 +99,8 @@ def scored_files(domain: PreparedDomain) -> list[Path]:
     rows = domain.manifest.of_split(Split.TEST).rows
     if not rows:
         raise PixelCAMError(f"domain '{domain.name}' has no test image; give some the split 'test'")
+    if any(row.slide for row in rows):
+        raise PixelCAMError(f"domain '{domain.name}' holds slides, no image files; give them to 'pixelcam slide'")
     paths = [domain.manifest.root / row.image for row in rows]
     for path, row in zip(progress(paths, label="checking images"), rows, strict=True):
         if not path.is_file():

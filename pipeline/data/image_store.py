@@ -24,12 +24,12 @@ from PIL import Image
 from torch import Tensor
 from zarr.codecs import ZstdCodec
 
-from pipeline.data.images import read_image
 from pipeline.data.manifest import Manifest
+from pipeline.data.pixels import read_row
 from pipeline.data.zarr_rows import ZarrRows
 from pipeline.params.errors import PixelCAMError
 from pipeline.runtime.console import progress, progress_bar, say
-from pipeline.runtime.files import explain_system_error, is_shortage, replacing_folder, sha256_of
+from pipeline.runtime.files import explain_system_error, is_shortage, replacing_folder
 from pipeline.runtime.threads import make_pool, prefetch
 
 SCHEMA_VERSION: Final = 1  # also to be raised when images come to be decoded or squashed in another way
@@ -103,6 +103,11 @@ class ImageStore:
             raise PixelCAMError(f"{self.path}: is damaged at {part} ({error}); {REMEDY}") from error
 
 
+def images_folder() -> Path:
+    """Return the folder of what is prepared once and may be removed at any time."""
+    return Path(os.environ.get(FOLDER) or DEFAULT_FOLDER).absolute()
+
+
 def prepare_images(manifest: Manifest, *, size: int, read: Callable[[int], UInt8Array]) -> ImageStore | None:
     """Return the store of a manifest's images, which is written if there is none; None where the system lets it not be.
 
@@ -117,7 +122,7 @@ def prepare_images(manifest: Manifest, *, size: int, read: Callable[[int], UInt8
         PixelCAMError: an image cannot be read, or a store that is there is damaged.
     """
     described = _describe(manifest, size)
-    folder = Path(os.environ.get(FOLDER) or DEFAULT_FOLDER).absolute()
+    folder = images_folder()
     path, unreadable = folder / f"{_key_of(described)}.zarr", []
 
     def read_noting_failure(index: int) -> UInt8Array:
@@ -231,11 +236,7 @@ class SquareReader:
         Raises:
             PixelCAMError: the file cannot be read or is not the one that was prepared; the message names it.
         """
-        row = self.manifest.rows[index]
-        path = self.manifest.root / row.image
-        image = read_image(path)
-        check_unchanged(path, row.image_sha256)
-        return squash(image, self.size)
+        return squash(read_row(self.manifest, self.manifest.rows[index]), self.size)
 
 
 class SquareImages:
@@ -294,11 +295,3 @@ def square_batch(images: Sequence[UInt8Array], size: int) -> Tensor:
     """Squash images, uint8 (H_i, W_i, 3), into a batch as models take it, float32 (B, 3, size, size) in [0, 1]."""
     squares = torch.from_numpy(np.stack([squash(image, size) for image in images]))
     return squares.permute(0, 3, 1, 2).float().div_(255)
-
-
-def check_unchanged(path: Path, sha256: str) -> None:
-    """Raise a `PixelCAMError` unless a file is the one that was prepared."""
-    if sha256_of(path) != sha256:
-        raise PixelCAMError(
-            f"{path}: has changed since it was prepared; run the prepare stage of its domain again (dvc repro -f)"
-        )

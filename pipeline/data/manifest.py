@@ -4,16 +4,16 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 
 from pipeline.params.config import Params
 from pipeline.params.errors import PixelCAMError, named, shown
-from pipeline.params.types import AnyDomain, SyntheticDomain
+from pipeline.params.types import GENERATED, AnyDomain
 from pipeline.runtime.files import replacing_file, write_json
 
 # A bare carriage return would end a table's row for some readers, half a surrogate pair is no UTF-8.
@@ -76,6 +76,10 @@ class ManifestRow:
     every machine; `image` doubles as the image's id. `width` and `height` are in pixels; checksums are SHA-256 of the
     files. `label` is the class name, `class_idx` its index. `mask_selectable` says whether the mask may be used to
     choose a threshold or a model (the field's splits allow a few).
+
+    A tile of a slide has no file: `slide` is the slide's, `x` and `y` its upper left corner in pixels of level 0,
+    `downsample` how many of these make one of its own, and `slide_sha256` the slide's fingerprint. Its `mask` is the
+    file of its slide's lesions, from the folder of the prepared domain.
     """
 
     image: str
@@ -90,29 +94,42 @@ class ManifestRow:
     image_sha256: str
     mask_sha256: str
     mask_selectable: bool
+    slide: str = ""
+    x: int = 0
+    y: int = 0
+    downsample: float = 0.0
+    slide_sha256: str = ""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The images of one domain and the folder their paths start from."""
+    """The images of one domain, the folder their paths start from, and the folder of what preparation wrote of them."""
 
     rows: tuple[ManifestRow, ...]
     root: Path
+    folder: Path | None = field(default=None, compare=False)
 
     def of_split(self, split: Split) -> "Manifest":
         """Return the manifest of one split, in the same order."""
-        return Manifest(tuple(row for row in self.rows if row.split == split), self.root)
+        return replace(self, rows=tuple(row for row in self.rows if row.split == split))
 
     def __len__(self) -> int:
         return len(self.rows)
 
 
-COLUMNS = tuple(field.name for field in fields(ManifestRow))
+ALL_COLUMNS = tuple(field.name for field in fields(ManifestRow))
+COLUMNS = ALL_COLUMNS[: ALL_COLUMNS.index("slide")]  # where no image is a tile
 MAX_DIGITS = 9  # of a class index or a side in pixels
+MOST_IN_CSV: Final = 100_000  # rows; more are written as Parquet, a tenth of the bytes and of the time
+
+
+def manifest_file(rows: Sequence[ManifestRow]) -> str:
+    """Return the name of a file for rows, by its ending Parquet where there are many."""
+    return MANIFEST if len(rows) <= MOST_IN_CSV else MANIFEST_PARQUET
 
 
 def write_manifest(rows: Sequence[ManifestRow], path: Path) -> None:
-    """Write rows as CSV (UTF-8, comma, header), whole or not at all.
+    """Write rows as CSV (UTF-8, comma, header), or Parquet if `path` ends so, whole or not at all.
 
     Raises:
         PixelCAMError: a text holds control characters or undecodable bytes.
@@ -121,16 +138,20 @@ def write_manifest(rows: Sequence[ManifestRow], path: Path) -> None:
         for column, value in vars(row).items():
             if isinstance(value, str) and not is_writable(value):
                 raise PixelCAMError(f"{shown(row.image)}: {column} holds control characters, {shown(value)}; rename it")
-    table = pd.DataFrame([vars(row) for row in rows], columns=list(COLUMNS))
+    columns = ALL_COLUMNS if any(row.slide for row in rows) else COLUMNS
+    table = pd.DataFrame([vars(row) for row in rows], columns=list(columns))
     with replacing_file(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+        if path.suffix == PARQUET:
+            table.to_parquet(temporary, index=False, compression="zstd")
+        else:
+            table.to_csv(temporary, index=False, lineterminator="\n")
 
 
 def read_manifest(path: Path, *, root: Path | None) -> Manifest:
     """Read a manifest written by `write_manifest`.
 
     Args:
-        path: the CSV file.
+        path: the CSV or Parquet file.
         root: the folder image paths start from; None takes the manifest's own folder (generated domains).
 
     Raises:
@@ -138,21 +159,25 @@ def read_manifest(path: Path, *, root: Path | None) -> Manifest:
             leaves the root.
     """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        if path.suffix == PARQUET:
+            table = pd.read_parquet(path).astype(str)
+        else:
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise PixelCAMError(f"{path}: cannot be read as a manifest ({error}); run the prepare stage again") from error
-    if tuple(table.columns) != COLUMNS:
+    columns = tuple(table.columns)
+    if columns not in (COLUMNS, ALL_COLUMNS):
         raise PixelCAMError(
-            f"{path}: expected the columns {', '.join(COLUMNS)}, got {named(', '.join(table.columns))}; "
+            f"{path}: expected the columns {', '.join(COLUMNS)}, got {named(', '.join(columns))}; "
             "run the prepare stage again"
         )
     try:
         rows = tuple(
-            _row(dict(zip(COLUMNS, values, strict=True))) for values in table.itertuples(index=False, name=None)
+            _row(dict(zip(columns, values, strict=True))) for values in table.itertuples(index=False, name=None)
         )
     except (ValueError, PixelCAMError) as error:
         raise PixelCAMError(f"{path}: {error}; run the prepare stage again") from error
-    return Manifest(rows, path.parent if root is None else root)
+    return Manifest(rows, path.parent if root is None else root, path.parent)
 
 
 def _row(values: dict[str, str]) -> ManifestRow:
@@ -175,7 +200,19 @@ def _row(values: dict[str, str]) -> ManifestRow:
         image_sha256=values["image_sha256"],
         mask_sha256=values["mask_sha256"],
         mask_selectable=values["mask_selectable"] == "True",
+        **(_tile_place(values) if values.get("slide") else {}),
     )
+
+
+def _tile_place(values: dict[str, str]) -> dict[str, Any]:
+    """Return where a tile lies on its slide."""
+    return {
+        "slide": relative_path(values["slide"]),
+        "x": _number(values, "x", least=0),
+        "y": _number(values, "y", least=0),
+        "downsample": float(values["downsample"]),
+        "slide_sha256": values["slide_sha256"],
+    }
 
 
 def _number(values: dict[str, str], column: str, *, least: int) -> int:
@@ -185,7 +222,9 @@ def _number(values: dict[str, str], column: str, *, least: int) -> int:
     return int(text)
 
 
+PARQUET: Final = ".parquet"
 MANIFEST: Final = "manifest.csv"
+MANIFEST_PARQUET: Final = f"manifest{PARQUET}"
 CLASSES: Final = "classes.json"
 
 
@@ -218,13 +257,14 @@ def read_domain(name: str, params: Params, folder: Path) -> PreparedDomain:
         PixelCAMError: a file of the folder is missing or damaged.
     """
     domain = params.domain(name)
-    root = None if isinstance(domain, SyntheticDomain) else domain.root
+    root = None if isinstance(domain, GENERATED) else domain.root
     path = folder / CLASSES
     try:
         classes, background_class_idx = _read_classes(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PixelCAMError(f"{path}: cannot be read ({error}); run 'dvc repro -f prepare@{name}'") from error
-    manifest = read_manifest(folder / MANIFEST, root=root)
+    table = folder / MANIFEST_PARQUET
+    manifest = read_manifest(table if table.exists() else folder / MANIFEST, root=root)
     for row in manifest.rows:
         if row.class_idx >= len(classes):
             raise PixelCAMError(

@@ -13,14 +13,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.adapters.glas import list_glas
-from pipeline.data.adapters.listing import MAX_FAULTS_SHOWN, Listing, patient_key, raise_faults, split_by_patient
+from pipeline.data.adapters.listing import MAX_FAULTS_SHOWN, Listing, raise_faults, split_by_patient
+from pipeline.data.adapters.slides import ListedSlide, list_slides, render_slides
 from pipeline.data.adapters.splits import list_splits
 from pipeline.data.adapters.synthetic import render_synthetic
 from pipeline.data.adapters.table import list_table
 from pipeline.data.images import Remark, decode_image, decode_mask, looks_inverted, tell
-from pipeline.data.manifest import MANIFEST, Manifest, ManifestRow, Split, refuse_way_out, write_classes, write_manifest
+from pipeline.data.manifest import (
+    Manifest,
+    ManifestRow,
+    Split,
+    manifest_file,
+    refuse_way_out,
+    write_classes,
+    write_manifest,
+)
+from pipeline.data.slide_preparation import prepare_slides
 from pipeline.params.errors import PixelCAMError, shown
-from pipeline.params.types import AnyDomain, FileDomain, GlasDomain, SplitsDomain, SyntheticDomain, TableDomain
+from pipeline.params.slides import TissueParams
+from pipeline.params.types import (
+    GENERATED,
+    AnyDomain,
+    FileDomain,
+    GlasDomain,
+    SlidesDomain,
+    SplitsDomain,
+    SyntheticDomain,
+    SyntheticSlidesDomain,
+    TableDomain,
+    TilesDomain,
+)
 from pipeline.params.vocabulary import SharedPatients
 from pipeline.runtime.console import progress, say
 from pipeline.runtime.files import replacing_folder, sha256_of
@@ -139,10 +161,13 @@ def _text(size: Size) -> str:
 _IMAGES_PER_PROCESS = 24
 
 
-def prepare_domain(domain: AnyDomain, *, output: Path) -> Manifest:
+def prepare_domain(
+    domain: AnyDomain, *, output: Path, tissue: TissueParams | None = None, scheduler: str | None = None
+) -> Manifest:
     """Check a domain's files, or render them, and write its manifest.
 
-    Beside `output/manifest.csv` stand what the classes mean and, for a synthetic domain, the images.
+    Beside `output/manifest.csv` stand what the classes mean, for a synthetic domain the images, and for a domain of
+    slides their table and their lesions. `tissue` and `scheduler` are of slides, see `prepare_slides`.
 
     `output` appears whole, or stays as it was. Rows are sorted by split and image. Relative roots start from the
     working directory. Returns the manifest just written.
@@ -151,17 +176,36 @@ def prepare_domain(domain: AnyDomain, *, output: Path) -> Manifest:
         PixelCAMError: names every file that is missing, broken, out of the root, of another size than its mask, listed
             twice, or in the wrong class or split, and every patient on both sides of a split.
     """
-    if not isinstance(domain, SyntheticDomain):
+    if not isinstance(domain, GENERATED):
         _check_places(domain, output=output)
     with replacing_folder(output) as folder:
-        if isinstance(domain, SyntheticDomain):
+        if isinstance(domain, TilesDomain):
+            rows = _prepare_tiles(domain, folder=folder, tissue=tissue, scheduler=scheduler)
+        elif isinstance(domain, SyntheticDomain):
             listings = render_synthetic(domain, folder=folder, workers=_processes(domain))
             rows = check_listings(listings, domain=domain, root=folder)
         else:
             rows = check_listings(list_files(domain), domain=domain, root=domain.root)
-        write_manifest(rows, folder / MANIFEST)
+        write_manifest(rows, folder / manifest_file(rows))
         write_classes(folder, domain)
-    return Manifest(tuple(rows), output if isinstance(domain, SyntheticDomain) else domain.root)
+    return Manifest(tuple(rows), output if isinstance(domain, GENERATED) else domain.root, output)
+
+
+def _prepare_tiles(
+    domain: SlidesDomain | SyntheticSlidesDomain, *, folder: Path, tissue: TissueParams | None, scheduler: str | None
+) -> list[ManifestRow]:
+    """Return the rows of a domain of slides, checked as those of images are."""
+    if tissue is None:
+        raise PixelCAMError("slides: a domain of whole slides needs slides.tissue of the params; give tissue")
+    if isinstance(domain, SyntheticSlidesDomain):
+        root, listed = folder, render_slides(domain, folder=folder, scheduler=scheduler)
+    else:
+        root, listed = domain.root, list_slides(domain)
+        allowed = domain.shared_patients == SharedPatients.ALLOW
+        raise_faults(_shared_patients(listed, allowed=allowed), source=root)
+    rows = prepare_slides(listed, domain, root=root, folder=folder, tissue=tissue, scheduler=scheduler)
+    raise_faults(_missing_images(rows, classes=domain.classes), source=root)
+    return rows
 
 
 def list_files(domain: GlasDomain | SplitsDomain | TableDomain) -> list[Listing]:
@@ -223,7 +267,7 @@ def _processes(domain: SyntheticDomain) -> int:
     return max(1, min(os.cpu_count() or 1, count // _IMAGES_PER_PROCESS))
 
 
-def _check_places(domain: GlasDomain | SplitsDomain | TableDomain, *, output: Path) -> None:
+def _check_places(domain: GlasDomain | SplitsDomain | TableDomain | SlidesDomain, *, output: Path) -> None:
     """Refuse a root that is missing, and an output that would replace raw data."""
     if not domain.root.is_dir():
         raise PixelCAMError(
@@ -234,8 +278,8 @@ def _check_places(domain: GlasDomain | SplitsDomain | TableDomain, *, output: Pa
             raise PixelCAMError(f"{output}: holds the raw data in {place} and would be replaced; choose another output")
 
 
-def _lists_of(domain: GlasDomain | SplitsDomain | TableDomain) -> Path:
-    lists = domain.table if isinstance(domain, TableDomain) else domain.splits
+def _lists_of(domain: GlasDomain | SplitsDomain | TableDomain | SlidesDomain) -> Path:
+    lists = domain.table if isinstance(domain, TableDomain | SlidesDomain) else domain.splits
     return domain.root if lists is None else domain.root / lists
 
 
@@ -265,14 +309,15 @@ def _duplicates(rows: Sequence[ManifestRow]) -> list[str]:
     return [f"{' and '.join(images)}: are the same file; keep one" for images in same.values() if len(images) > 1]
 
 
-def _shared_patients(listings: Sequence[Listing], *, allowed: bool) -> list[str]:
+def _shared_patients(listings: Sequence[Listing | ListedSlide], *, allowed: bool) -> list[str]:
     """Return the patients that are in several splits as faults, or, where allowed, tell how many they are."""
-    splits: dict[tuple[str, str], set[Split]] = defaultdict(set)
-    names: dict[tuple[str, str], str] = {}
+    splits: dict[str, set[Split]] = defaultdict(set)
+    names: dict[str, str] = {}
     for listing in listings:
         if listing.patient and listing.split is not None:
-            splits[patient_key(listing)].add(listing.split)
-            names[patient_key(listing)] = listing.patient
+            key = listing.patient.casefold()
+            splits[key].add(listing.split)
+            names[key] = listing.patient
     shared = {
         names[key]: [split for split in Split if split in found] for key, found in splits.items() if len(found) > 1
     }
@@ -289,7 +334,7 @@ def _shared_patients(listings: Sequence[Listing], *, allowed: bool) -> list[str]
     return []
 
 
-def _missing_images(listings: Sequence[Listing], *, classes: Sequence[str]) -> list[str]:
+def _missing_images(listings: Sequence[Listing | ManifestRow], *, classes: Sequence[str]) -> list[str]:
     """Return what is lacking: images for the score and, if any are for training, training images of every class."""
     if not any(listing.split == Split.TEST for listing in listings):
         return ["the test split has no image, and every domain is scored on it; raise test_fraction or mend the splits"]

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.image_store import SquareImages, SquareReader, UInt8Array, check_unchanged
-from pipeline.data.images import read_mask
+from pipeline.data.image_store import SquareImages, SquareReader, UInt8Array
 from pipeline.data.manifest import Manifest, ManifestRow, PreparedDomain, Split
 from pipeline.data.maps import EvaluationBatch, resize_labels
+from pipeline.data.pixels import read_row_mask
 from pipeline.runtime.processes import count, rank
 from pipeline.runtime.threads import prefetch
 
@@ -125,10 +125,7 @@ class ScoredSet:
         shape, packed = (self.mask_size, self.mask_size), self._packed.get((row.image, name))
         if packed is not None:
             return torch.from_numpy(np.unpackbits(packed, count=shape[0] * shape[1]).reshape(shape).view(np.bool_))
-        path = self.manifest.root / name
-        mask = read_mask(path)
-        if name == row.mask:
-            check_unchanged(path, row.mask_sha256)
+        mask = read_row_mask(self.manifest, row, name)
         resized = resize_labels(torch.from_numpy(mask), shape)
         if self._keeps_masks:
             self._packed[row.image, name] = np.packbits(resized.numpy())
@@ -142,7 +139,7 @@ def validation_images(source: PreparedDomain, *, input_size: int, batch_size: in
     """
     images = source.manifest.of_split(Split.VAL)
     if not with_masks:
-        images = Manifest(tuple(replace(row, mask="", ignore_mask="") for row in images.rows), images.root)
+        images = replace(images, rows=tuple(replace(row, mask="", ignore_mask="") for row in images.rows))
     return ScoredSet(
         images,
         image_size=input_size,

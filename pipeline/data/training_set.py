@@ -12,9 +12,9 @@ from torch import Tensor
 
 from pipeline.data.augmentation import Augmentation
 from pipeline.data.image_store import SquareImages
-from pipeline.data.images import read_mask
-from pipeline.data.manifest import Manifest
+from pipeline.data.manifest import Manifest, ManifestRow
 from pipeline.data.maps import resize_labels, resize_map
+from pipeline.data.pixels import read_row_mask
 from pipeline.params.config import AugmentationParams
 from pipeline.params.errors import PixelCAMError
 from pipeline.params.vocabulary import BACKGROUND, FOREGROUND, IGNORE, PixelClasses
@@ -198,7 +198,7 @@ class MaskLabels:
         background_class_idx: int | None,
         pixel_classes: PixelClasses = PixelClasses.FOREGROUND,
     ) -> None:
-        self.root = manifest.root
+        self.manifest = manifest
         self.size = size
         self.pixel_classes = pixel_classes
         self.rows = {row.image: row for row in manifest.rows}
@@ -223,11 +223,11 @@ class MaskLabels:
         foreground = FOREGROUND if self.pixel_classes is PixelClasses.FOREGROUND else 1 + row.class_idx
         labels = np.full((self.size, self.size), BACKGROUND, dtype=np.uint8)
         if row.mask:
-            labels[self._read(row.mask)] = foreground
+            labels[self._read(row, row.mask)] = foreground
         if row.ignore_mask:
-            labels[self._read(row.ignore_mask)] = IGNORE
+            labels[self._read(row, row.ignore_mask)] = IGNORE
         return TrueLabels(labels, (labels == foreground).astype(np.float16))
 
-    def _read(self, name: str) -> npt.NDArray[np.bool_]:
-        mask = torch.from_numpy(read_mask(self.root / name))
+    def _read(self, row: ManifestRow, name: str) -> npt.NDArray[np.bool_]:
+        mask = torch.from_numpy(read_row_mask(self.manifest, row, name))
         return resize_labels(mask, (self.size, self.size)).numpy()

@@ -93,6 +93,36 @@ class Predictor:
                 class_maps = dict(zip(self.classes, of_classes, strict=True))
             yield Prediction(dict(zip(self.classes, probabilities[index], strict=True)), heat, class_maps)
 
+    def look_for(
+        self, windows: NDArray[np.uint8], side: int, *, background_class_idx: int | None
+    ) -> NDArray[np.float32]:
+        """Return where windows of a slide show a lesion, as probabilities, float32 (B, side, side).
+
+        PixelCAM's map says so itself. A teacher's CAM is stretched to [0, 1] whatever it shows: it is taken for the
+        class other than the background that is most probable, and multiplied by the probability that the window shows
+        no background.
+
+        Args:
+            windows: uint8 (B, H, W, 3).
+            side: of the maps in pixels.
+            background_class_idx: the class without lesions, if there is one.
+        """
+        found = self._localize(list(windows), without=background_class_idx)
+        maps = resize_map(found.maps.float(), (side, side)).clamp(0, 1)
+        if background_class_idx is not None and not isinstance(self._net, PixelCAM):
+            maps = maps * (1 - found.image_logits.float().softmax(dim=1)[:, background_class_idx, None, None])
+        return maps.cpu().numpy()
+
+    @property
+    def input_size(self) -> int:
+        """Side in pixels of the square that the model is given."""
+        return self._info.encoder.input_size
+
+    @property
+    def domain(self) -> str:
+        """The domain that the model learned from."""
+        return self._info.domain
+
     def describe(self) -> dict[str, Any]:
         """Return where the maps come from, as JSON values."""
         return {
@@ -114,18 +144,20 @@ class Predictor:
             "add --params params.yaml, or give the folder of a PixelCAM model (in Python: params=load_params(...))"
         )
 
-    def _localize(self, images: Sequence[NDArray[np.uint8]]) -> Localization:
+    def _localize(self, images: Sequence[NDArray[np.uint8]], *, without: int | None = None) -> Localization:
         size = round(self._scale * self._info.encoder.input_size)
         batch = square_batch(images, size).to(self._fabric.device)
         with self._fabric.autocast():
-            return self._localizer(batch, self._predicted_class(batch))
+            return self._localizer(batch, self._predicted_class(batch, without=without))
 
-    def _predicted_class(self, batch: Tensor) -> Tensor:
-        """Return the class whose map is wanted, int64 (B,); PixelCAM's map knows no class."""
+    def _predicted_class(self, batch: Tensor, *, without: int | None) -> Tensor:
+        """Return the class whose map is wanted, int64 (B,), never `without`; PixelCAM's map knows no class."""
         if isinstance(self._net, PixelCAM):
             return torch.zeros(len(batch), dtype=torch.int64, device=self._fabric.device)
         with torch.no_grad():
             logits: Tensor = self._net(scale_images(batch, 1 / self._scale)).image_logits
+        if without is not None:
+            logits[:, without] = -torch.inf
         return logits.argmax(dim=1)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pipeline.cams.methods import average_cams, compute_cam
+from pipeline.cams.request import normalize_cam
 from pipeline.cams.views import read_views
 from pipeline.data.maps import Localization, Localizer
 from pipeline.models.files import ModelInfo, read_info
@@ -42,6 +43,8 @@ class TeacherLocalizer:
             )
 
         cams, logits = read_views(images, self.params, image_scale=self.image_scale, section="cam", read=read)
+        if self.params.margin:
+            cams = [normalize_cam(cam) for cam in cams]  # what was cut off may have held the highest value
         return Localization(logits, average_cams(cams))
 
 

@@ -11,6 +11,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
 from pipeline.params.errors import PixelCAMError, shown
+from pipeline.params.slides import SlideParams
 from pipeline.params.types import (
     NO_BOOL,
     AnyDomain,
@@ -175,10 +176,15 @@ LAST_LAYER_METHODS: Final = (CamMethod.CAM, CamMethod.ROLLOUT, CamMethod.TSCAM, 
 
 
 class MapParams(Section):
-    """Over which views of an image a map is averaged: input sizes, and symmetries of the square at each."""
+    """Over which views of an image a map is averaged: input sizes, symmetries of the square at each, and a margin.
+
+    The margin is what an image is continued by on each side, mirrored, before its map is read and cut again: a share
+    of its side. So no pixel of it lies at a border, where an encoder pads with zeros.
+    """
 
     scales: tuple[Annotated[float, NO_BOOL, Field(gt=0, le=4)], ...] = Field(min_length=1)
     symmetries: Literal[1, 2, 4, 8]
+    margin: Annotated[float, NO_BOOL, Field(ge=0, le=0.5)]
 
     @property
     def image_scale(self) -> float:
@@ -265,6 +271,7 @@ class Params(Section):
     train_pixelcam: PixelCAMParams
     rounds: dict[ModelFolder, ModelFolder]
     pixelcam_map: MapParams
+    slides: SlideParams
     evaluate_ood: EvaluationParams
     report: ReportParams
 

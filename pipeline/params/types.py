@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
-from pipeline.params.vocabulary import TWO_PIXEL_CLASSES, SharedPatients, Tissue
+from pipeline.params.vocabulary import TWO_PIXEL_CLASSES, AnnotationRole, SharedPatients, Tissue
 
 
 def _refuse_bool(value: object) -> object:
@@ -126,4 +126,61 @@ class TableDomain(FileDomain):
     table: Path
 
 
-AnyDomain = Annotated[SyntheticDomain | GlasDomain | SplitsDomain | TableDomain, Field(discriminator="adapter")]
+class TilesDomain(Domain):
+    """What a domain of whole slides has, whatever they come from: how tiles are cut from them, and what they are.
+
+    Attributes:
+        mpp: micrometres per pixel of a tile.
+        tile_size: side of a tile in pixels; tiles lie side by side.
+        tiles_per_slide: at most so many, drawn by the seed; those of a lesion are all kept.
+        tissue_share: a tile is taken where at least this share of it is tissue.
+        lesion_share: a tile shows its slide's class where at least this share of it is annotated.
+        doubt_share: and the background class where at most this share is; between the two it is left out.
+        annotation_groups: what the groups of an annotation file mean; others are refused.
+    """
+
+    mpp: Annotated[PositiveFloat, Field(ge=0.05, le=32)]
+    tile_size: Annotated[int, Strict(), Field(ge=64, le=4096)]
+    tiles_per_slide: PositiveInt
+    tissue_share: OpenFraction
+    lesion_share: OpenFraction
+    doubt_share: Fraction
+    annotation_groups: dict[str, AnnotationRole]
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _check_shares(self) -> Self:
+        if self.doubt_share >= self.lesion_share:
+            raise ValueError(
+                f"doubt_share must be below lesion_share, got {self.doubt_share} and {self.lesion_share}: what lies "
+                "between them is left out"
+            )
+        return self
+
+
+class SlidesDomain(TilesDomain, FileDomain):
+    """Whole slides with a CSV of their labels and what else is known."""
+
+    adapter: Literal["slides"]
+    table: Path
+
+
+class SyntheticSlidesDomain(TilesDomain):
+    """Whole slides of lymph nodes that are rendered, from a seed."""
+
+    adapter: Literal["synthetic_slides"]
+    slides: SplitSizes
+    slide_size: Annotated[int, Strict(), Field(ge=1024, le=65536)]
+
+    @model_validator(mode="after")
+    def _check_painted(self) -> Self:
+        if len(self.classes) != 2 or self.background_class != self.classes[0]:
+            raise ValueError("slides are painted in two classes, of which the first is the background_class")
+        return self
+
+
+GENERATED: Final = (SyntheticDomain, SyntheticSlidesDomain)  # whose files lie in the folder of the prepared domain
+AnyDomain = Annotated[
+    SyntheticDomain | GlasDomain | SplitsDomain | TableDomain | SlidesDomain | SyntheticSlidesDomain,
+    Field(discriminator="adapter"),
+]

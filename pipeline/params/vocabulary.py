@@ -26,6 +26,13 @@ class SharedPatients(StrEnum):
     ALLOW = "allow"
 
 
+class AnnotationRole(StrEnum):
+    """What the polygons of a group of an annotation file mark: a lesion, or what is cut out of lesions."""
+
+    LESION = "lesion"
+    HOLE = "hole"
+
+
 class EncoderWeights(StrEnum):
     """What an encoder starts from; `auto` takes pretrained weights where they can be had."""
 

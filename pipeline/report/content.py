@@ -4,7 +4,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -14,9 +14,9 @@ import pandas as pd
 import torch
 
 from pipeline.data.image_store import SquareReader
-from pipeline.data.images import read_image, read_mask
-from pipeline.data.manifest import Manifest, ManifestRow, PreparedDomain, Split
+from pipeline.data.manifest import ManifestRow, PreparedDomain, Split
 from pipeline.data.maps import Localization, Localizer, resize_map
+from pipeline.data.pixels import read_row, read_row_mask
 from pipeline.evaluation.at_test_time import Adapter
 from pipeline.evaluation.domains import Chain, Models, load_models, read_size, scored_images
 from pipeline.evaluation.tables import choose_images, read_per_image_table
@@ -40,6 +40,7 @@ from pipeline.report.parts import (
     TrainingImage,
 )
 from pipeline.report.provenance import commit_of_files, hash_of_files
+from pipeline.report.slide_files import read_slides
 from pipeline.runtime.devices import make_fabric
 from pipeline.runtime.files import sha256_of
 
@@ -60,6 +61,7 @@ class ReportSources:
         per_image: CSV.
         curves: CSV.
         matrix: CSV.
+        slides: the folder of whole slides.
         code: the files that make the page, in the order in which they are hashed.
         root: the folder of the project, above `code`.
     """
@@ -72,6 +74,7 @@ class ReportSources:
     per_image: Path
     curves: Path
     matrix: Path
+    slides: Path
     code: Sequence[Path]
     root: Path
 
@@ -127,6 +130,7 @@ def gather_report(domains: list[PreparedDomain], sources: ReportSources, params:
         learned_from=list(_learned_from(domains[0], list(stores.values()), params)),
         setting=_setting(params),
         provenance=_provenance(domains, sources, params),
+        slides=read_slides(sources.slides, domains, most=params.report.images_per_domain),
     )
 
 
@@ -185,7 +189,7 @@ def _gallery(
     """Yield the chosen test images of a domain with what both models make of them."""
     chosen = choose_images(per_image, domain=domain.name, count=params.report.images_per_domain)
     rows = {row.image: row for row in domain.manifest.of_split(Split.TEST).rows}
-    shown = Manifest(tuple(rows[choice.image] for choice in chosen), domain.manifest.root)
+    shown = replace(domain.manifest, rows=tuple(rows[choice.image] for choice in chosen))
     of_domain = per_image[per_image["domain"] == domain.name]
     localizers = looker.localizers(domain)
     for batch in scored_images(domain, shown, params, image_size=looker.image_size):
@@ -202,7 +206,7 @@ def _gallery(
                 name=image_id,
                 label=rows[image_id].label,
                 reason=next(choice.reason for choice in chosen if choice.image == image_id),
-                image=read_image(domain.manifest.root / image_id),
+                image=read_row(domain.manifest, rows[image_id]),
                 mask=batch.masks[index].numpy() if bool(batch.has_mask[index]) else None,
                 teacher=views[ModelName.TEACHER],
                 pixelcam=views[ModelName.PIXELCAM],
@@ -240,7 +244,7 @@ def _learned_from(
         yield TrainingImage(
             name=row.image,
             label=row.label,
-            image=read_image(source.manifest.root / row.image),
+            image=read_row(source.manifest, row),
             mask=_mask(source, row),
             rounds=[PixelLabels(map=each.cam.astype(np.float32), labels=each.labels) for each in stored],
         )
@@ -248,7 +252,7 @@ def _learned_from(
 
 def _mask(domain: PreparedDomain, row: ManifestRow) -> "np.ndarray[Any, np.dtype[np.bool_]] | None":
     if row.mask:
-        return read_mask(domain.manifest.root / row.mask)
+        return read_row_mask(domain.manifest, row, row.mask)
     return np.zeros((row.height, row.width), dtype=np.bool_) if row.class_idx == domain.background_class_idx else None
 
 

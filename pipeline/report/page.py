@@ -28,6 +28,7 @@ from pipeline.report.matrix import TEST_TIME, domain_groups, seed_count, seed_gr
 from pipeline.report.overlays import HEAT_COLOURS, label_colours
 from pipeline.report.parts import MODELS, DomainReport, ReportContent
 from pipeline.report.pictures import Case, bytes_per_image, gallery_case, training_case
+from pipeline.report.slides import outline_colours, slide_gallery
 from pipeline.report.wording import ScoreRow, describe_convergence, describe_verdict, more_rows, percent, score_rows
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -87,6 +88,8 @@ def render_report(content: ReportContent) -> str:
         labels=list(dict.fromkeys(image.label for domain in domains for image in domain.gallery)),
         test_time=TEST_TIME[content.setting.test_time],
         provenance=content.provenance,
+        slides=slide_gallery(content.slides),
+        outline_colours=outline_colours(),
         heat_gradient=_heat_gradient(),
         label_colours={
             name: "rgb({}, {}, {})".format(*colour)

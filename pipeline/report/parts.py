@@ -10,6 +10,7 @@ import pandas as pd
 
 from pipeline.params.vocabulary import Approach, PixelHeadName, TestTime, Weights
 from pipeline.report.overlays import Picture
+from pipeline.report.slide_parts import SlidesReport
 
 MODELS: Final = {"teacher": "Teacher", "pixelcam": "PixelCAM"}  # as in evaluation.json, and as on the page
 
@@ -153,6 +154,7 @@ class ReportContent:
         learned_from: training images of the source.
         setting: what of the params the page puts into words.
         provenance: sections of names and values, such as {"params": {...}, "versions": {...}}.
+        slides: whole slides, of the domains that have any.
     """
 
     domains: Sequence[DomainReport]
@@ -164,3 +166,4 @@ class ReportContent:
     learned_from: Sequence[TrainingImage]
     setting: Setting
     provenance: Mapping[str, Mapping[str, str]]
+    slides: Sequence[SlidesReport] = ()

@@ -203,10 +203,10 @@ def fit_of(view: ModelView) -> float | None:
 def image_uri(image: Picture, *, most_bytes: int) -> str:
     """Return an image as the finest WebP of at most so many bytes, or the coarsest there is."""
     for side, quality in IMAGE_FORMS:
-        content = _webp(fit(image, side=side), quality=quality)
+        content = webp(fit(image, side=side), quality=quality)
         if len(content) <= most_bytes:
             break
-    return _data_uri(content, "webp")
+    return data_uri(content, "webp")
 
 
 def _case(
@@ -251,21 +251,22 @@ def _judge(view: ModelView, *, label: str) -> str:
 
 
 def _map_uri(heat: npt.NDArray[np.float32]) -> str:
-    return _data_uri(_webp(colour_map(heat, size=(MAP_SIDE, MAP_SIDE)), quality=MAP_QUALITY), "webp")
+    return data_uri(webp(colour_map(heat, size=(MAP_SIDE, MAP_SIDE)), quality=MAP_QUALITY), "webp")
 
 
 def _labels_uri(labels: npt.NDArray[np.uint8]) -> str:
-    return _data_uri(_lossless(colour_labels(labels, size=(LABELS_SIDE, LABELS_SIDE))), "webp")
+    return data_uri(_lossless(colour_labels(labels, size=(LABELS_SIDE, LABELS_SIDE))), "webp")
 
 
 def _outline_uri(image: Picture, mask: npt.NDArray[np.bool_]) -> str:
     height, width = image.shape[:2]
     scale = OUTLINE_SIDE / max(height, width)
     size = (max(1, round(height * scale)), max(1, round(width * scale)))
-    return _data_uri(_lossless(outline_layer(mask, size=size)), "webp")
+    return data_uri(_lossless(outline_layer(mask, size=size)), "webp")
 
 
-def _webp(picture: Picture, *, quality: int) -> bytes:
+def webp(picture: Picture, *, quality: int) -> bytes:
+    """Return a picture as WebP."""
     buffer = BytesIO()
     Image.fromarray(picture).save(buffer, format="WEBP", quality=quality, method=4)
     return buffer.getvalue()
@@ -277,5 +278,6 @@ def _lossless(picture: npt.NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _data_uri(content: bytes, kind: str) -> str:
+def data_uri(content: bytes, kind: str) -> str:
+    """Return a picture of a kind, such as "webp", as a data URI."""
     return f"data:image/{kind};base64,{b64encode(content).decode('ascii')}"

@@ -64,7 +64,7 @@ def percent(fraction: float | None) -> str:
 def score_rows(scores: Mapping[str, Mapping[str, Any]]) -> tuple[ScoreRow, ...]:
     """Set the two models' scores side by side."""
     return tuple(
-        _score_row(title, key, teacher=scores["teacher"], pixelcam=scores["pixelcam"]) for key, title in SCORES.items()
+        score_row(title, key, teacher=scores["teacher"], pixelcam=scores["pixelcam"]) for key, title in SCORES.items()
     )
 
 
@@ -75,7 +75,7 @@ def more_rows(scores: Mapping[str, Mapping[str, Any]]) -> tuple[ScoreRow, ...]:
         keys |= {(score, name): title.format(name) for name in scores["pixelcam"].get(score, {})}
     found = ((title, {model: _at(values, path) for model, values in scores.items()}) for path, title in keys.items())
     return tuple(
-        _score_row(title, title, teacher={title: values["teacher"]}, pixelcam={title: values["pixelcam"]})
+        score_row(title, title, teacher={title: values["teacher"]}, pixelcam={title: values["pixelcam"]})
         for title, values in found
         if values["teacher"] is not None or values["pixelcam"] is not None
     )
@@ -162,7 +162,8 @@ def _describe(verb: str, measure: str, comparison: _Comparison | None, *, rival:
     return f"{verb} {word}{than} ({measure} {comparison.pixelcam} against {comparison.teacher})"
 
 
-def _score_row(title: str, key: str, *, teacher: Mapping[str, Any], pixelcam: Mapping[str, Any]) -> ScoreRow:
+def score_row(title: str, key: str, *, teacher: Mapping[str, Any], pixelcam: Mapping[str, Any]) -> ScoreRow:
+    """Set one score of the two models side by side, with its intervals where they are known."""
     comparison = _compare(teacher=teacher[key], pixelcam=pixelcam[key])
     tenths = 0 if comparison is None else comparison.tenths
     over_teacher = pixelcam.get("over_teacher", {}).get(key)

@@ -39,7 +39,7 @@ def test_what_is_mirrored_by_hand() -> None:
 
 @pytest.mark.parametrize("symmetries", [1, 2, 4, 8])
 def test_the_average_turns_with_the_image_for_every_symmetry_that_is_averaged(symmetries: Literal[1, 2, 4, 8]) -> None:
-    params = MapParams(scales=(1.0,), symmetries=symmetries)
+    params = MapParams(scales=(1.0,), symmetries=symmetries, margin=0.0)
 
     def read(images: Tensor) -> Tensor:
         maps, _ = read_views(images, params, image_scale=1.0, section="cam", read=brightness)
@@ -55,7 +55,7 @@ def test_logits_are_those_of_the_plain_view_even_if_its_map_does_not_count() -> 
     for scales, maps in (((1.0, 2.0), 2), ((2.0,), 1)):
         found, logits = read_views(
             torch.rand(1, 3, 8, 8),
-            MapParams(scales=scales, symmetries=1),
+            MapParams(scales=scales, symmetries=1, margin=0.0),
             image_scale=2.0,
             section="cam",
             read=brightness,
@@ -76,8 +76,40 @@ def test_a_scale_that_fails_is_named_with_its_section() -> None:
             raise RuntimeError("too large")
         return brightness(images)
 
-    params = MapParams(scales=(1.0, 2.0), symmetries=1)
+    params = MapParams(scales=(1.0, 2.0), symmetries=1, margin=0.0)
     with pytest.raises(
-        PixelCAMError, match=r"pixelcam_map\.scales: .*no images at scale 2.0 \(too large\); use \[1.0\]"
+        PixelCAMError,
+        match=r"pixelcam_map\.scales: .*no images at scale 2.0 with margin 0.0 \(too large\); use \[1.0\]",
     ):
         read_views(torch.rand(1, 3, 8, 8), params, image_scale=2.0, section="pixelcam_map", read=fail)
+
+
+def test_a_margin_continues_the_image_and_is_cut_off_again() -> None:
+    images = torch.rand(2, 3, 64, 128, generator=torch.Generator().manual_seed(0))
+    seen: list[Tensor] = []
+
+    def halve(view: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(view)
+        return view[:, 0, ::2, ::2], view.mean(dim=(1, 2, 3))[:, None]
+
+    params = MapParams(scales=(1.0,), symmetries=2, margin=0.25)
+    maps, logits = read_views(images, params, image_scale=1.0, section="cam", read=halve)
+    assert [tuple(view.shape) for view in seen] == [(2, 3, 128, 192), (2, 3, 128, 192), (2, 3, 64, 128)]
+    assert torch.equal(seen[0][:, :, 32:-32, 32:-32], images)
+    assert torch.equal(seen[0][:, :, 31, 32:-32], images[:, :, 1])
+    assert torch.equal(maps[0], images[:, 0, ::2, ::2])
+    assert torch.equal(maps[1], images[:, 0, ::2, 1::2])
+    assert torch.equal(logits, images.mean(dim=(1, 2, 3))[:, None]), "those of the image as it is"
+
+
+def test_a_margin_is_whole_cells_of_any_encoder() -> None:
+    sides: list[int] = []
+
+    def note(view: Tensor) -> tuple[Tensor, Tensor]:
+        sides.append(view.shape[-1])
+        return view[:, 0, ::32, ::32], view.mean(dim=(1, 2, 3))[:, None]
+
+    params = MapParams(scales=(1.0,), symmetries=1, margin=0.2)
+    (found,), _ = read_views(torch.rand(1, 3, 320, 320), params, image_scale=1.0, section="cam", read=note)
+    assert sides[0] == 320 + 2 * 64
+    assert found.shape[-1] == 10

@@ -114,7 +114,9 @@ def test_an_image_does_not_depend_on_its_company(finished: Run, tmp_path: Path, 
 
 
 def test_a_map_is_averaged_over_the_views_of_the_params(finished: Run, tmp_path: Path) -> None:
-    params = tiny_params(finished.root / "raw", {"pixelcam_map": {"scales": [1.0, 1.5], "symmetries": 2}})
+    params = tiny_params(
+        finished.root / "raw", {"pixelcam_map": {"scales": [1.0, 1.5], "symmetries": 2, "margin": 0.0}}
+    )
     images = some_images(finished)
     averaged = run_on(images, model=finished.pixelcam, output=tmp_path / "averaged", params=params)
     plain = run_on(images, model=finished.pixelcam, output=tmp_path / "plain")

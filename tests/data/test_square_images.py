@@ -9,8 +9,9 @@ from PIL import Image
 from tiny import noise_images, write_images
 
 from pipeline.data import image_store
-from pipeline.data.image_store import SquareImages, SquareReader, check_unchanged, squash
+from pipeline.data.image_store import SquareImages, SquareReader, squash
 from pipeline.data.manifest import Manifest
+from pipeline.data.pixels import check_unchanged
 from pipeline.params.errors import PixelCAMError
 
 

@@ -348,7 +348,7 @@ def test_localizer_gives_the_probability_of_foreground_whatever_the_class(model:
 
 def test_localizer_averages_the_views_it_is_asked_for(model: PixelCAM) -> None:
     large = torch.rand(2, 3, 128, 128, generator=torch.Generator().manual_seed(1))
-    params = MapParams(scales=(1.0, 2.0), symmetries=2)
+    params = MapParams(scales=(1.0, 2.0), symmetries=2, margin=0.0)
     found = PixelCAMLocalizer(model, params, image_scale=2.0)(large, torch.tensor([0, 1]))
     small = interpolate(large, size=(64, 64), mode="bilinear", antialias=True)
     maps = [

@@ -11,7 +11,7 @@ import torch
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score
 from tiny import Run
 
-from pipeline.data import image_store
+from pipeline.data import pixels
 from pipeline.data.image_store import squash
 from pipeline.data.images import read_image, read_mask
 from pipeline.data.manifest import Manifest, PreparedDomain, Split, read_domain
@@ -144,7 +144,7 @@ def test_a_file_is_decoded_once_however_many_variants_are_scored(
         decoded.append(path)
         return read_image(path)
 
-    monkeypatch.setattr(image_store, "read_image", count)
+    monkeypatch.setattr(pixels, "read_image", count)
     chain = Chain(teacher=finished.teacher, pixelcam=finished.pixelcam)
     scored = evaluate_models(_domains(finished, params), chains={params.seed: chain}, params=params)
     assert len({id(found) for found in scored.values()}) >= 2

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import Run
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from pipeline.cams.methods import compute_cam
 from pipeline.cams.request import normalize_cam
@@ -26,8 +26,10 @@ def make_teacher(name: str = "test_efficientnet") -> Teacher:
     return build_teacher(encoder, image_head=ImageHeadName.GAP, classes=2, seed=0).eval()
 
 
-def cam_params(*, scales: tuple[float, ...] = (1.0,), symmetries: Literal[1, 2, 4, 8] = 1) -> CamParams:
-    return CamParams(method=CamMethod.CAM, layers=(-1,), scales=scales, symmetries=symmetries)
+def cam_params(
+    *, scales: tuple[float, ...] = (1.0,), symmetries: Literal[1, 2, 4, 8] = 1, margin: float = 0.0
+) -> CamParams:
+    return CamParams(method=CamMethod.CAM, layers=(-1,), scales=scales, symmetries=symmetries, margin=margin)
 
 
 def make_images() -> Tensor:
@@ -130,3 +132,13 @@ def test_larger_images_serve_larger_views_with_their_own_detail() -> None:
     torch.testing.assert_close(found.maps, normalize_cam((coarse + plain_cam(teacher, large)) / 2))
     with torch.inference_mode():
         torch.testing.assert_close(found.image_logits, teacher(small).image_logits)
+
+
+def test_a_cam_with_a_margin_is_cut_and_stretched_again() -> None:
+    teacher, images = make_teacher(), make_images()
+    found = TeacherLocalizer(teacher, cam_params(margin=0.34))(images, CLASS_IDX)
+    wide = plain_cam(teacher, pad(images, (32, 32, 32, 32), mode="reflect"))
+    torch.testing.assert_close(found.maps, normalize_cam(wide[:, 2:-2, 2:-2]))
+    assert found.maps.shape == (2, 4, 6)
+    with torch.inference_mode():
+        assert torch.equal(found.image_logits, teacher(images).image_logits)

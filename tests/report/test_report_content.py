@@ -35,6 +35,7 @@ def _sources(run: Run) -> ReportSources:
         per_image=run.per_image,
         curves=run.curves,
         matrix=run.matrix,
+        slides=run.slides,
         code=[ROOT / "stages/report.py"],
         root=ROOT,
     )

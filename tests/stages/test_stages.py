@@ -38,8 +38,26 @@ def _arguments(run: Run, stage: str) -> tuple[object, ...]:
         "train_teacher": (run.params, home, run.teacher, run.checkpoints),
         "extract_pseudo_labels": (run.params, home, run.teacher, run.store, run.quality),
         "train_pixelcam": (run.params, home, run.store, run.teacher, run.pixelcam, run.checkpoints),
-        "evaluate_ood": (run.params, run.prepared, run.models, run.summary, *metrics[1:]),
-        "report": (run.params, run.prepared, run.store, run.models, *metrics, run.report, run.overview, run.overlays),
+        "evaluate_ood": (
+            run.params,
+            run.prepared,
+            run.models,
+            run.summary,
+            *metrics[1:],
+            run.slides,
+            run.checkpoints,
+        ),
+        "report": (
+            run.params,
+            run.prepared,
+            run.store,
+            run.models,
+            *metrics,
+            run.slides,
+            run.report,
+            run.overview,
+            run.overlays,
+        ),
     }[stage]
 
 

@@ -90,7 +90,9 @@ def test_every_seed_is_scored_and_the_first_one_once(run: Run) -> None:
     for seed in (1, 4):
         _repeat(run, seed)
     tables = (run.per_image, run.curves, run.matrix)
-    evaluate_ood.main(run.params, run.prepared, run.models, run.summary, run.scores, *tables)
+    evaluate_ood.main(
+        run.params, run.prepared, run.models, run.summary, run.scores, *tables, run.slides, run.checkpoints
+    )
     table = pd.read_csv(run.matrix)
     table = table[table["weights"] == "selected"]
     assert table["seed"].tolist() == [1] * 4 + [4] * 4

@@ -27,7 +27,7 @@ def list_table(domain: TableDomain) -> list[Listing]:
     path = domain.root / domain.table
     listings = []
     faults = []
-    for number, values in _read_rows(path):
+    for number, values in read_rows(path, required=REQUIRED, optional=OPTIONAL):
         try:
             listings.append(_listing(values))
         except PixelCAMError as error:
@@ -36,12 +36,16 @@ def list_table(domain: TableDomain) -> list[Listing]:
     return listings
 
 
-def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Return (line number, known columns) per row that is not blank."""
+def read_rows(path: Path, *, required: tuple[str, ...], optional: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
+    """Return (line number, known columns) per row of a CSV file that is not blank.
+
+    Raises:
+        PixelCAMError: the file cannot be read, is no CSV, or lacks a required column.
+    """
     reader = csv.reader(io.StringIO(read_text(path)), strict=True)
     try:
         header = [column.strip() for column in next(reader, [])]
-        _check_header(header, path=path)
+        _check_header(header, required, optional, path=path)
         rows = [(reader.line_num, fields) for fields in reader if any(field.strip() for field in fields)]
     except csv.Error as error:
         raise PixelCAMError(
@@ -55,23 +59,23 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
         ],
         source=path,
     )
-    known = {column: header.index(column) for column in REQUIRED + OPTIONAL if column in header}
+    known = {column: header.index(column) for column in required + optional if column in header}
     return [(number, {column: fields[i].strip() for column, i in known.items()}) for number, fields in rows]
 
 
-def _check_header(header: list[str], *, path: Path) -> None:
-    missing = [column for column in REQUIRED if column not in header]
+def _check_header(header: list[str], required: tuple[str, ...], optional: tuple[str, ...], *, path: Path) -> None:
+    missing = [column for column in required if column not in header]
     if missing and len(header) == 1 and any(mark in header[0] for mark in ";\t"):
         raise PixelCAMError(f"{path}: is separated by semicolons or tabs; save it as CSV with commas")
     if missing:
         came = named(", ".join(header)) if header else "no header"
         raise PixelCAMError(f"{path}: lacks the column {' and '.join(missing)}, got {came}; name the columns in line 1")
-    for column in REQUIRED + OPTIONAL:
+    for column in required + optional:
         if header.count(column) > 1:
             raise PixelCAMError(f"{path}: has the column {column} twice; keep one")
-    unknown = [column for column in header if column not in REQUIRED + OPTIONAL]
+    unknown = [column for column in header if column not in required + optional]
     if unknown:
-        known = ", ".join(REQUIRED + OPTIONAL)
+        known = ", ".join(required + optional)
         say(f"{path}: columns that are not used: {named(', '.join(unknown))} (used are {known})")
 
 
@@ -83,7 +87,7 @@ def _listing(values: dict[str, str]) -> Listing:
             raise PixelCAMError(
                 f"{shown(values['image'])}: {column} holds control characters, {shown(values[column])}; type it again"
             )
-    split = _split(values["split"], image=values["image"]) if "split" in values else None
+    split = split_named(values["split"], image=values["image"]) if "split" in values else None
     mask = values.get("mask", "")
     return Listing(
         image=relative_path(values["image"]),
@@ -97,7 +101,8 @@ def _listing(values: dict[str, str]) -> Listing:
     )
 
 
-def _split(text: str, *, image: str) -> Split:
+def split_named(text: str, *, image: str) -> Split:
+    """Return the split that a table names; raise a `PixelCAMError` if there is none of that name."""
     if text not in {split.value for split in Split}:
         raise PixelCAMError(f"{shown(image)}: split must be train, val or test, got {shown(text)}")
     return Split(text)

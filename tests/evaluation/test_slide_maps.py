@@ -1,0 +1,239 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import pytest
+from slide_files import Picture, glass, stained, write_slide
+from tiny import ROOT, Run, digests
+
+from pipeline.commands.slide import map_slides
+from pipeline.evaluation import slide_maps
+from pipeline.evaluation.prediction import Predictor, load_model
+from pipeline.evaluation.slide_maps import SlideJob, run_slide
+from pipeline.params.config import Params, load_params
+from pipeline.params.errors import PixelCAMError
+from pipeline.runtime.cluster import side_by_side
+from pipeline.slides.pyramids import read_ome_zarr
+
+WRITTEN = {"heatmap.ome.zarr", "heatmap.ome.tiff", "regions.geojson", "overview.png", "thumbnail.png", "slide.json"}
+
+
+@pytest.fixture(scope="module")
+def picture() -> Picture:
+    return stained(glass(1100, 1300), 180, 220, 640, 800)
+
+
+@pytest.fixture(scope="module")
+def slide(picture: Picture, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_slide(tmp_path_factory.mktemp("slides") / "a.tif", picture)
+
+
+@pytest.fixture(scope="module")
+def params(finished: Run) -> Params:
+    found = load_params(finished.params)
+    tissue = found.slides.tissue.model_copy(update={"smallest_speck": 0.0001, "largest_hole": 0.0001})
+    return found.model_copy(update={"slides": found.slides.model_copy(update={"tissue": tissue})})
+
+
+def run(slides: list[Path], output: Path, run_of: Run, params: Params, **changes: Any) -> list[dict[str, Any]]:  # noqa: ANN401
+    arguments: dict[str, Any] = {
+        "model": run_of.pixelcam,
+        "mpp": 1.0,
+        "slide_mpp": None,
+        "threshold": 0.5,
+        "scheduler": None,
+        "workers": 1,
+    }
+    return [about for _, about in map_slides(slides, params=params, output=output, **(arguments | changes))]
+
+
+@pytest.mark.parametrize("model", ["teacher", "pixelcam"])
+def test_all_is_written_of_a_slide(slide: Path, finished: Run, params: Params, tmp_path: Path, model: str) -> None:
+    (about,) = run([slide], tmp_path / "out", finished, params, model=finished.models / model)
+    folder = tmp_path / "out/a"
+    assert {path.name for path in folder.iterdir()} == WRITTEN
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a"], "nothing of the work is left"
+    assert json.loads((folder / "slide.json").read_text(encoding="utf-8")) == about
+    heat = read_ome_zarr(folder / "heatmap.ome.zarr")
+    assert heat.values.shape == (69, 82)  # 16 pixels of level 0 for one
+    assert about["scores"]["maximum"] == pytest.approx(float(heat.probabilities.max()), abs=1e-6)
+    assert about["tissue_mm2"] == pytest.approx(640 * 800 * 0.25 / 1e6, rel=0.1)
+    assert about["mpp"] == pytest.approx(0.5)
+    assert about["model"]["classes"] == ["benign", "malignant"]
+
+
+def test_the_same_slide_gives_the_same_bytes(slide: Path, finished: Run, params: Params, tmp_path: Path) -> None:
+    run([slide], tmp_path / "one", finished, params)
+    run([slide], tmp_path / "two", finished, params)
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+
+
+def test_a_slide_that_is_done_is_left(
+    slide: Path, finished: Run, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run([slide], tmp_path, finished, params)
+    with monkeypatch.context() as patched:
+        patched.setattr(slide_maps, "find_tissue", lambda *_: pytest.fail("it was mapped again"))
+        assert run([slide], tmp_path, finished, params) == first
+    (other,) = run([slide], tmp_path, finished, params, threshold=0.25)
+    assert other["threshold"] == 0.25
+
+
+def test_a_slide_shifted_by_half_a_window_has_the_same_map(
+    picture: Picture, slide: Path, finished: Run, params: Params, tmp_path: Path
+) -> None:
+    half = 64  # pixels of level 0: windows have 64 of their own, of two each
+    shifted = np.full_like(picture, 243)
+    shifted[half:, half:] = picture[:-half, :-half]
+    other = write_slide(tmp_path / "b.tif", shifted)
+    run([slide, other], tmp_path / "out", finished, params)
+    one, two = (read_ome_zarr(tmp_path / "out" / name / "heatmap.ome.zarr") for name in "ab")
+    shift = half // 16
+    both = one.seen[:-shift, :-shift] & two.seen[shift:, shift:]
+    assert both.sum() > 0.9 * one.seen.sum()
+    difference = np.abs(one.probabilities[:-shift, :-shift] - two.probabilities[shift:, shift:])[both]
+    assert difference.max() <= 0.02
+
+
+SLOWLY = """
+import sys, time
+from pathlib import Path
+from threading import Thread
+from pipeline.evaluation import slide_windows, prediction
+original = prediction.Predictor.look_for
+def slow(self, windows, side, *, background_class_idx):
+    time.sleep(0.05)
+    return original(self, windows, side, background_class_idx=background_class_idx)
+prediction.Predictor.look_for = slow
+sys.argv[0] = "pixelcam"
+from pipeline.commands.cli import main
+main()
+"""
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_bytes(
+    slide: Path, finished: Run, params: Params, tmp_path: Path
+) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(params.model_dump_json(), encoding="utf-8")  # JSON is YAML
+    command = [sys.executable, "-c", SLOWLY, "slide", str(slide), "--model", str(finished.pixelcam), "--mpp", "1.0"]
+    command += ["--params", str(file), "--output", str(tmp_path / "cut"), "--workers", "1"]
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    scratch = tmp_path / "cut/.windows"
+    deadline = time.monotonic() + 60
+    while len(list(scratch.rglob("row_*.npy"))) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "cut/a").exists()
+    rows = {path: path.stat().st_mtime_ns for path in scratch.rglob("row_*.npy")}
+    kept = shutil.copytree(scratch, tmp_path / "kept")
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.commands.cli", *command[3:]],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "highest probability" in done.stdout
+    assert len(list(kept.rglob("row_*.npy"))) == len(rows) >= 3
+    run([slide], tmp_path / "whole", finished, params)
+    assert digests(tmp_path / "cut") == digests(tmp_path / "whole")
+
+
+def test_slides_side_by_side_give_the_same_bytes(slide: Path, finished: Run, params: Params, tmp_path: Path) -> None:
+    other = tmp_path / "b.tif"
+    shutil.copy(slide, other)
+    run([slide, other], tmp_path / "one", finished, params, workers=1)
+    run([slide, other], tmp_path / "two", finished, params, workers=2)
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+
+
+def test_what_cannot_be_is_refused(slide: Path, finished: Run, params: Params, tmp_path: Path) -> None:
+    with pytest.raises(PixelCAMError, match="there is no such slide"):
+        run([tmp_path / "gone.svs"], tmp_path / "out", finished, params)
+    with pytest.raises(PixelCAMError, match="would write the same folder"):
+        run([slide, tmp_path.parent / slide.name], tmp_path / "out", finished, params) if shutil.copy(
+            slide, tmp_path.parent / slide.name
+        ) else None
+    with pytest.raises(PixelCAMError, match="give --mpp"):
+        run([slide], tmp_path / "out", finished, params, mpp=None)
+    assert not (tmp_path / "out/a").exists()
+
+
+def test_a_teachers_map_is_weighed_by_its_class(finished: Run) -> None:
+    predictor = load_model(finished.teacher, params=load_params(finished.params))
+    windows = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), dtype=np.uint8)
+    weighed = predictor.look_for(windows, 8, background_class_idx=0)
+    whole = predictor.look_for(windows, 8, background_class_idx=None)
+    assert weighed.shape == whole.shape == (3, 8, 8)
+    probability = [said.probabilities["malignant"] for said in predictor.predict(list(windows))]
+    assert (weighed.max(axis=(1, 2)) <= np.array(probability) + 1e-6).all()
+
+
+def _slowly(dask_worker: Any) -> None:  # noqa: ANN401, ARG001 - distributed gives it
+    """Make a worker look slowly, so that there is time to kill it."""
+    original = Predictor.look_for
+
+    def slow(self: Predictor, *arguments: Any, **named: Any) -> Any:  # noqa: ANN401
+        time.sleep(0.05)
+        return original(self, *arguments, **named)
+
+    Predictor.look_for = slow  # type: ignore[method-assign]
+
+
+def test_a_worker_that_dies_loses_a_row_of_windows_and_not_its_slide(
+    slide: Path, finished: Run, params: Params, tmp_path: Path
+) -> None:
+    from distributed import Client, LocalCluster  # noqa: PLC0415
+
+    others = [Path(shutil.copy(slide, tmp_path / f"{name}.tif")) for name in "bc"]
+    local = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50)  # type: ignore[no-untyped-call]
+    with local as cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
+        client.run(_slowly)
+        killed: dict[Path, int] = {}
+
+        def kill_one() -> None:
+            scratch = tmp_path / "cut/.windows"
+            while len(list(scratch.rglob("row_*.npy"))) < 6:
+                time.sleep(0.01)
+            worker = next(iter(cluster.workers.values()))
+            killed.update({path: path.stat().st_mtime_ns for path in scratch.rglob("row_*.npy")})
+            os.kill(worker.process.pid, signal.SIGKILL)
+
+        thread = Thread(target=kill_one)
+        thread.start()
+        jobs = [
+            SlideJob(
+                slide=other,
+                name=other.stem,
+                slide_mpp=None,
+                model=finished.pixelcam.absolute(),
+                params=params,
+                mpp=1.0,
+                size=64,
+                threshold=0.5,
+                background_class=None,
+                lesions=None,
+                output=tmp_path / "cut",
+                scratch=tmp_path / "cut/.windows",
+                keep_scratch=True,
+            )
+            for other in others
+        ]
+        list(side_by_side(run_slide, jobs, label="slides", scheduler=cluster.scheduler_address))
+        thread.join()
+    assert len(killed) >= 6
+    assert {path: path.stat().st_mtime_ns for path in killed} == killed, "none was looked at again"
+    shutil.rmtree(tmp_path / "cut/.windows")
+    run(others, tmp_path / "whole", finished, params)
+    assert digests(tmp_path / "cut") == digests(tmp_path / "whole")
