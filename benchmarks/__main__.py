@@ -18,6 +18,7 @@ from benchmarks import (
     joint_step,
     label_store,
     pooled_pixels,
+    slides,
     waiting_for_data,
 )
 from benchmarks.machine import describe_machine
@@ -38,6 +39,7 @@ ROWS: Final[dict[str, Measure]] = {
     "waiting_for_data": waiting_for_data.measure,
     "dvc_floor": dvc_floor.measure,
     "domain_size": domain_size.measure,
+    "slides": slides.measure,
 }
 
 

@@ -3,13 +3,15 @@
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from sys import intern
 from typing import Any, Final
 
 import pandas as pd
+from pyarrow.parquet import ParquetFile
 
 from pipeline.params.config import Params
 from pipeline.params.errors import PixelCAMError, named, shown
@@ -68,7 +70,7 @@ class Split(StrEnum):
     TEST = "test"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)  # slots: there may be millions
 class ManifestRow:
     """One image of a domain. Empty text stands for what is not known.
 
@@ -120,6 +122,7 @@ class Manifest:
 ALL_COLUMNS = tuple(field.name for field in fields(ManifestRow))
 COLUMNS = ALL_COLUMNS[: ALL_COLUMNS.index("slide")]  # where no image is a tile
 MAX_DIGITS = 9  # of a class index or a side in pixels
+PIECE: Final = 50_000  # rows of Parquet that are read at once
 MOST_IN_CSV: Final = 100_000  # rows; more are written as Parquet, a tenth of the bytes and of the time
 
 
@@ -135,11 +138,12 @@ def write_manifest(rows: Sequence[ManifestRow], path: Path) -> None:
         PixelCAMError: a text holds control characters or undecodable bytes.
     """
     for row in rows:
-        for column, value in vars(row).items():
+        for column in COLUMNS:
+            value = getattr(row, column)
             if isinstance(value, str) and not is_writable(value):
                 raise PixelCAMError(f"{shown(row.image)}: {column} holds control characters, {shown(value)}; rename it")
     columns = ALL_COLUMNS if any(row.slide for row in rows) else COLUMNS
-    table = pd.DataFrame([vars(row) for row in rows], columns=list(columns))
+    table = pd.DataFrame({column: [getattr(row, column) for row in rows] for column in columns})
     with replacing_file(path) as temporary:
         if path.suffix == PARQUET:
             table.to_parquet(temporary, index=False, compression="zstd")
@@ -158,26 +162,29 @@ def read_manifest(path: Path, *, root: Path | None) -> Manifest:
         PixelCAMError: the file is missing, has other columns, or holds a value of the wrong kind or a path that
             leaves the root.
     """
+    rows: list[ManifestRow] = []
     try:
-        if path.suffix == PARQUET:
-            table = pd.read_parquet(path).astype(str)
-        else:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise PixelCAMError(f"{path}: cannot be read as a manifest ({error}); run the prepare stage again") from error
-    columns = tuple(table.columns)
-    if columns not in (COLUMNS, ALL_COLUMNS):
-        raise PixelCAMError(
-            f"{path}: expected the columns {', '.join(COLUMNS)}, got {named(', '.join(columns))}; "
-            "run the prepare stage again"
-        )
-    try:
-        rows = tuple(
-            _row(dict(zip(columns, values, strict=True))) for values in table.itertuples(index=False, name=None)
-        )
+        for table in _tables(path):
+            columns = tuple(table.columns)
+            if columns not in (COLUMNS, ALL_COLUMNS):
+                raise ValueError(f"expected the columns {', '.join(COLUMNS)}, got {named(', '.join(columns))}")
+            values = table.itertuples(index=False, name=None)
+            rows.extend(_row(dict(zip(columns, row, strict=True))) for row in values)
     except (ValueError, PixelCAMError) as error:
         raise PixelCAMError(f"{path}: {error}; run the prepare stage again") from error
-    return Manifest(rows, path.parent if root is None else root, path.parent)
+    return Manifest(tuple(rows), path.parent if root is None else root, path.parent)
+
+
+def _tables(path: Path) -> Iterator[pd.DataFrame]:
+    """Yield a manifest as text, in one piece, or of Parquet piece by piece, since that may be large."""
+    try:
+        if path.suffix == PARQUET:
+            for batch in ParquetFile(path).iter_batches(PIECE):
+                yield batch.to_pandas().astype(str)
+        else:
+            yield pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise PixelCAMError(f"cannot be read as a manifest ({error})") from error
 
 
 def _row(values: dict[str, str]) -> ManifestRow:
@@ -189,16 +196,16 @@ def _row(values: dict[str, str]) -> ManifestRow:
             relative_path(values[column])
     return ManifestRow(
         image=values["image"],
-        mask=values["mask"],
+        mask=intern(values["mask"]),
         ignore_mask=values["ignore_mask"],
-        label=values["label"],
+        label=intern(values["label"]),
         class_idx=_number(values, "class_idx", least=0),
         split=Split(values["split"]),
-        patient=values["patient"],
+        patient=intern(values["patient"]),
         width=_number(values, "width", least=1),
         height=_number(values, "height", least=1),
         image_sha256=values["image_sha256"],
-        mask_sha256=values["mask_sha256"],
+        mask_sha256=intern(values["mask_sha256"]),
         mask_selectable=values["mask_selectable"] == "True",
         **(_tile_place(values) if values.get("slide") else {}),
     )
@@ -207,11 +214,11 @@ def _row(values: dict[str, str]) -> ManifestRow:
 def _tile_place(values: dict[str, str]) -> dict[str, Any]:
     """Return where a tile lies on its slide."""
     return {
-        "slide": relative_path(values["slide"]),
+        "slide": intern(relative_path(values["slide"])),
         "x": _number(values, "x", least=0),
         "y": _number(values, "y", least=0),
         "downsample": float(values["downsample"]),
-        "slide_sha256": values["slide_sha256"],
+        "slide_sha256": intern(values["slide_sha256"]),
     }
 
 

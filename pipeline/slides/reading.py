@@ -20,9 +20,6 @@ UInt8Image = NDArray[np.uint8]  # (H, W, 3)
 
 SAME: Final = 1.01  # levels whose downsampling differs by less are taken for the one that was asked for
 SQUARE: Final = 1.05  # pixels whose sides differ by less are taken for squares
-WHOLE_PIXELS: Final = (
-    1.0  # Pillow's reducing_gap: pixels are averaged by whole numbers first, as scanners do for levels
-)
 BLOCK: Final = 4096  # pixels of a level that are read at once, along a side
 SAMPLE: Final = 2**20  # bytes of a sample for the fingerprint
 SAMPLES: Final = 16
@@ -108,9 +105,13 @@ class Slide:
         part = self._grounded(part)
         if tuple(read) == tuple(size) and max(offset) < 0.01:
             return np.frombuffer(part.tobytes("raw", "RGB"), dtype=np.uint8).reshape(read[1], read[0], 3)
+        colour, whole = part.convert("RGB"), round(downsample / scale)
+        right, bottom = (side * whole for side in size)
+        if whole > 1 and max(offset) < 0.01 and np.allclose(extent, (right, bottom), rtol=0, atol=0.1):
+            # The mean of whole pixels, as scanners make their levels, takes a fifth of the time.
+            return np.asarray(colour.reduce(whole, (0, 0, right, bottom)))
         box = (offset[0], offset[1], min(offset[0] + extent[0], read[0]), min(offset[1] + extent[1], read[1]))
-        colour = part.convert("RGB")
-        return np.asarray(colour.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=WHOLE_PIXELS))
+        return np.asarray(colour.resize(size, Image.Resampling.BILINEAR, box=box))
 
     def thumbnail(self, *, mpp: float) -> UInt8Image:
         """Read the whole slide at `mpp` micrometres per pixel, block by block: uint8 (H, W, 3)."""

@@ -288,3 +288,12 @@ def test_lesions_are_geojson_that_others_read(root: Path) -> None:
     prepare(root)
     content = json.loads((root.parent / "prepared/lesions/a.geojson").read_text(encoding="utf-8"))
     assert shapely.geometry.shape(content).area == 320**2
+
+
+def test_a_damaged_parquet_manifest_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.data.manifest.MOST_IN_CSV", 10)
+    prepare(root)
+    path = root.parent / "prepared/manifest.parquet"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(PixelCAMError, match=r"manifest\.parquet: cannot be read as a manifest .*prepare stage again"):
+        read_manifest(path, root=root)

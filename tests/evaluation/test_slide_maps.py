@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from slide_files import Picture, glass, stained, write_slide
 from tiny import ROOT, Run, digests
 
 from pipeline.commands.slide import map_slides
-from pipeline.evaluation import slide_maps
+from pipeline.evaluation import slide_maps, slide_windows
 from pipeline.evaluation.prediction import Predictor, load_model
 from pipeline.evaluation.slide_maps import SlideJob, run_slide
 from pipeline.params.config import Params, load_params
@@ -237,3 +238,36 @@ def test_a_worker_that_dies_loses_a_row_of_windows_and_not_its_slide(
     shutil.rmtree(tmp_path / "cut/.windows")
     run(others, tmp_path / "whole", finished, params)
     assert digests(tmp_path / "cut") == digests(tmp_path / "whole")
+
+
+def test_a_full_disk_is_told_and_nothing_half_written_is_left(
+    slide: Path, finished: Run, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for name in ("write_ome_zarr", "write_ome_tiff", "write_geojson", "write_overview"):
+        with monkeypatch.context() as patched:
+            patched.setattr(slide_maps, name, no_room)
+            with pytest.raises(PixelCAMError, match="No space left on device; free some space"):
+                run([slide], tmp_path / "out", finished, params)
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [".windows"]
+    saved = np.save
+    calls = 0
+
+    def save_twice(*arguments: Any, **named: Any) -> None:  # noqa: ANN401
+        nonlocal calls
+        calls += 1
+        if calls > 2:
+            no_room()
+        saved(*arguments, **named)
+
+    shutil.rmtree(tmp_path / "out")
+    with monkeypatch.context() as patched:
+        patched.setattr(slide_windows.np, "save", save_twice)
+        with pytest.raises(PixelCAMError, match="No space left on device; free some space"):
+            run([slide], tmp_path / "out", finished, params)
+    assert len(list((tmp_path / "out").rglob("*"))) == 2 + 2, "two folders and two rows of windows"
+    run([slide], tmp_path / "out", finished, params)
+    run([slide], tmp_path / "whole", finished, params)
+    assert digests(tmp_path / "out") == digests(tmp_path / "whole")

@@ -147,3 +147,12 @@ def test_a_slide_that_has_changed_is_not_read(path: Path, tmp_path: Path) -> Non
     open_slide.cache_clear()
     with pytest.raises(PixelCAMError, match="has changed since it was prepared"):
         open_slide(copy, fingerprint(path))
+
+
+def test_a_slide_of_one_level_is_read_as_one_of_two(picture: Picture, path: Path, tmp_path: Path) -> None:
+    one = write_slide(tmp_path / "one.tif", picture, downsamples=(1,))
+    with Slide(one) as single, Slide(path) as pyramid:
+        parts = [slide.read((160, 120), size=(100, 90), downsample=4.0) for slide in (single, pyramid)]
+        tops = [slide.thumbnail(mpp=4.0) for slide in (single, pyramid)]
+    for first, second in (parts, tops):
+        assert np.abs(first[2:-2, 2:-2].astype(int) - second[2:-2, 2:-2]).mean() < 5
