@@ -16,7 +16,7 @@ from slide_files import Picture, glass, stained, write_slide
 from tiny import ROOT, Run, digests
 
 from pipeline.commands.slide import map_slides
-from pipeline.evaluation import slide_maps, slide_windows
+from pipeline.evaluation import slide_maps
 from pipeline.evaluation.prediction import Predictor, load_model
 from pipeline.evaluation.slide_maps import SlideJob, run_slide
 from pipeline.params.config import Params, load_params
@@ -264,7 +264,7 @@ def test_a_full_disk_is_told_and_nothing_half_written_is_left(
 
     shutil.rmtree(tmp_path / "out")
     with monkeypatch.context() as patched:
-        patched.setattr(slide_windows.np, "save", save_twice)
+        patched.setattr(np, "save", save_twice)
         with pytest.raises(PixelCAMError, match="No space left on device; free some space"):
             run([slide], tmp_path / "out", finished, params)
     assert len(list((tmp_path / "out").rglob("*"))) == 2 + 2, "two folders and two rows of windows"
