@@ -12,6 +12,7 @@ from pipeline.evaluation.tables import (
     matrix_table,
     per_image_tables,
     scores_by_domain,
+    with_slides,
     with_spread,
 )
 from pipeline.params.config import load_params
@@ -50,18 +51,18 @@ def main(
     write_csv(curves, curve_table(evaluations))
     write_csv(matrix, matrix_table(scored, source=values.source))
     found = with_spread(scores_by_domain(evaluations), scored)
-    write_json(scores, found)
-    write_json(summary, headline(found))
     if is_first():
-        first = chains[values.seed]
-        evaluate_slides(
+        of_slides = evaluate_slides(
             domains,
-            slide_models(first, evaluations),
+            slide_models(chains[values.seed], evaluations),
             params=values,
             output=slides,
             scratch=checkpoints / "slides",
             scheduler=os.environ.get(SCHEDULER),
         )
+        found = with_slides(found, of_slides)
+    write_json(scores, found)
+    write_json(summary, headline(found))
 
 
 if __name__ == "__main__":

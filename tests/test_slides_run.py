@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from tiny import Run, change, digests, params_values
 
+from pipeline.commands.cli import results
 from pipeline.commands.slide import map_slides
 from pipeline.data.slides import read_slides
 from pipeline.params.config import load_params
@@ -86,6 +87,19 @@ def test_slides_have_scores(run: Run) -> None:
     for model in ("teacher", "pixelcam"):
         thresholds = set(table.loc[table["model"] == model, "threshold"].tolist())
         assert thresholds == {pytest.approx(of_evaluation[model]["threshold"])}
+
+
+def test_what_experiments_are_compared_by_has_them(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = json.loads((run.slides / "slides.json").read_text(encoding="utf-8"))["node"]
+    summary = json.loads(run.summary.read_text(encoding="utf-8"))["node"]
+    for model in ("teacher", "pixelcam"):
+        assert summary[model]["slides_auroc"] == scores[model]["auroc"]
+        assert summary[model]["slides_froc"] == scores[model]["froc"]
+        assert summary[model]["slides_dice"] == scores[model]["dice"]
+    results(run.scores, run.report)
+    printed = capsys.readouterr().out
+    assert "FROC" in printed
+    assert f"{scores['pixelcam']['auroc']:.3f}" in printed
 
 
 def test_the_page_shows_them(run: Run) -> None:

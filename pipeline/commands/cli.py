@@ -23,6 +23,7 @@ app = typer.Typer(
 
 
 SHOWN_SCORES: Final = {"pxap": "PxAP", "dice": "Dice", "accuracy": "accuracy"}
+SHOWN_OF_SLIDES: Final = {"auroc": "AUROC", "froc": "FROC", "dice": "Dice"}
 
 
 @app.command()
@@ -205,13 +206,19 @@ def results(
 ) -> None:
     """Print the scores of the last run and where everything is."""
     try:
-        rows = list(_score_rows(json.loads(scores.read_text(encoding="utf-8"))))
+        found = json.loads(scores.read_text(encoding="utf-8"))
+        rows, of_slides = list(_score_rows(found)), list(_slide_rows(found))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PixelCAMError(f"{scores}: cannot be read as scores ({error}); run 'make repro' or 'dvc repro'") from error
     table = Table("domain", "model", *(Column(title, justify="right") for title in SHOWN_SCORES.values()))
     for row in rows:
         table.add_row(*row)
     Console().print(table)
+    if of_slides:
+        table = Table("slides of", "model", *(Column(title, justify="right") for title in SHOWN_OF_SLIDES.values()))
+        for row in of_slides:
+            table.add_row(*row)
+        Console().print(table)
     typer.echo(f"report:        {report.resolve().as_uri()}")
     typer.echo("pseudo-labels: data/pseudo_labels.zarr (pixelcam labels)")
     typer.echo("models:        models/teacher, models/pixelcam (pixelcam predict IMAGE)")
@@ -249,7 +256,19 @@ def _score_rows(domains: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     for domain, models in domains.items():
         for model in ("teacher", "pixelcam"):
             values = (models[model][key] for key in SHOWN_SCORES)
-            yield domain, model, *("-" if value is None else f"{value:.3f}" for value in values)
+            yield domain, model, *map(_as_text, values)
+
+
+def _slide_rows(domains: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Yield the same of whole slides, of domains that have any."""
+    for domain, models in domains.items():
+        for model in ("teacher", "pixelcam"):
+            if "slides" in models[model]:
+                yield domain, model, *(_as_text(models[model]["slides"][key]) for key in SHOWN_OF_SLIDES)
+
+
+def _as_text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def main() -> None:

@@ -22,9 +22,11 @@ from pipeline.metrics.froc import group_lesions, match_detections
 from pipeline.metrics.scores import Evaluation, ModelName
 from pipeline.metrics.slides import ScoredSlide, score_slides
 from pipeline.params.config import Params
+from pipeline.params.errors import PixelCAMError
 from pipeline.params.types import TilesDomain
 from pipeline.runtime.cluster import side_by_side
 from pipeline.runtime.files import replacing_folder, write_csv, write_json
+from pipeline.runtime.seeding import derive_seed
 from pipeline.slides.heat import Heat
 from pipeline.slides.masks import rasterize
 from pipeline.slides.peaks import find_peaks
@@ -88,7 +90,7 @@ def evaluate_slides(
     output: Path,
     scratch: Path,
     scheduler: str | None = None,
-) -> None:
+) -> dict[str, dict[str, Any]]:
     """Map the test slides of every domain of slides with every model, and score the maps.
 
     Args:
@@ -98,6 +100,9 @@ def evaluate_slides(
         output: gets `slides.json`, `per_slide.csv` and, for each domain, model and slide, what `run_slide` writes.
         scratch: what is finished is kept here until all is, so that a run that was killed goes on there.
         scheduler: see `side_by_side`.
+
+    Returns:
+        what `slides.json` holds, `{domain: {model: SlideScores}}`, of domains with slides.
 
     Raises:
         PixelCAMError: a slide or a model is damaged.
@@ -112,7 +117,8 @@ def evaluate_slides(
             label = f"slides of {domain.name}, {model.name}"
             told = list(side_by_side(run_slide, jobs, label=label, scheduler=scheduler, workers=workers))
             scored = [_score(record, job, domain) for record, job in zip(records, jobs, strict=True)]
-            found = score_slides(scored, resamples=params.evaluate_ood.resamples, seed=params.seed)
+            seed = derive_seed(params.seed, "bootstrap", domain.name)
+            found = score_slides(scored, resamples=params.evaluate_ood.resamples, seed=seed)
             scores.setdefault(domain.name, {})[model.name.value] = jsonable(found.to_dict())
             rows += _rows(domain, model, records, scored, told)
     with replacing_folder(output) as folder:
@@ -121,6 +127,7 @@ def evaluate_slides(
         write_json(folder / SCORES, scores)
         write_csv(folder / PER_SLIDE, pd.DataFrame(rows, columns=list(COLUMNS)).round(6))
     shutil.rmtree(scratch, ignore_errors=True)
+    return scores
 
 
 def _test_slides(domain: PreparedDomain) -> list[SlideRecord]:
@@ -130,7 +137,11 @@ def _test_slides(domain: PreparedDomain) -> list[SlideRecord]:
 
 def _job(domain: PreparedDomain, record: SlideRecord, model: SlideModel, params: Params, scratch: Path) -> SlideJob:
     described = params.domain(domain.name)
-    assert isinstance(described, TilesDomain)
+    if not isinstance(described, TilesDomain):
+        raise PixelCAMError(
+            f"domains.{domain.name}: its prepared folder holds slides, its adapter is '{described.adapter}'; run "
+            f"'dvc repro -f prepare@{domain.name}'"
+        )
     folder = domain.manifest.folder or domain.manifest.root
     background = domain.background_class_idx
     return SlideJob(
@@ -142,7 +153,7 @@ def _job(domain: PreparedDomain, record: SlideRecord, model: SlideModel, params:
         mpp=described.mpp,
         size=described.tile_size,
         threshold=model.thresholds[domain.name],
-        background_class=None if background is None else domain.classes[background],
+        background_class=None if background is None else params.domain(params.source).classes[background],
         lesions=((folder / record.lesions).absolute(), record.lesions_sha256) if record.lesions else None,
         output=(scratch / domain.name / model.name.value).absolute(),
         scratch=(scratch / ".windows").absolute(),

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import isnan
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -194,6 +194,7 @@ def _place(rank: int, *, of: int) -> str:
 
 
 HEADLINE: Final = ("pxap", "dice", "accuracy")
+SLIDES_HEADLINE: Final = ("auroc", "froc", "dice")
 SCORES: Final = ("pxap", "dice", "accuracy", "balanced_accuracy")
 DROPS: Final = ("pxap", "accuracy")
 
@@ -232,8 +233,28 @@ def _rows(variant: Variant, evaluations: Sequence[Evaluation], source: str) -> I
 
 def headline(scores: ScoresByDomain) -> ScoresByDomain:
     """Return the few scores that experiments are compared by, so that DVC's tables of them fit on a screen."""
+    return {domain: {model: _headline(values) for model, values in models.items()} for domain, models in scores.items()}
+
+
+def _headline(values: Mapping[str, Any]) -> dict[str, object]:
+    of_slides = values.get("slides", {})
+    return {score: values[score] for score in HEADLINE} | {
+        f"slides_{score}": of_slides[score] for score in SLIDES_HEADLINE if score in of_slides
+    }
+
+
+def with_slides(scores: ScoresByDomain, of_slides: Mapping[str, Mapping[str, Any]]) -> ScoresByDomain:
+    """Add to each model's scores on a domain those of its whole slides, as `slides`, where it has any.
+
+    Args:
+        scores: `{domain: {model: {score: value}}}`.
+        of_slides: `{domain: {model: SlideScores}}`.
+    """
     return {
-        domain: {model: {score: values[score] for score in HEADLINE} for model, values in models.items()}
+        domain: {
+            model: values | ({"slides": of_slides[domain][model]} if domain in of_slides else {})
+            for model, values in models.items()
+        }
         for domain, models in scores.items()
     }
 

@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from pipeline.slides.heat import Heat
 
@@ -28,9 +29,7 @@ def find_peaks(heat: Heat) -> Peaks:
     highest = ndimage.maximum_filter(smooth, footprint=x**2 + y**2 <= radius**2, mode="constant")
     rows, columns = np.nonzero((smooth == highest) & (smooth >= LEAST) & heat.seen)
     order = np.argsort(-smooth[rows, columns], kind="stable")
-    kept: list[int] = []
-    for index in order:  # a plateau is one peak
-        if all((rows[index] - rows[k]) ** 2 + (columns[index] - columns[k]) ** 2 > radius**2 for k in kept):
-            kept.append(int(index))
-    points = (np.stack([columns[kept], rows[kept]], axis=1) + 0.5) * heat.stride
-    return Peaks(points.reshape(-1, 2).astype(np.float64), smooth[rows[kept], columns[kept]].astype(np.float64))
+    places = np.stack([columns, rows], axis=1)[order].astype(np.float64)
+    pairs = cKDTree(places).query_pairs(radius, output_type="ndarray")
+    kept = np.setdiff1d(np.arange(len(places)), pairs.max(axis=1, initial=-1))  # a plateau is one peak
+    return Peaks((places[kept] + 0.5) * heat.stride, smooth[rows, columns][order][kept].astype(np.float64))
