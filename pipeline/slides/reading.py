@@ -61,8 +61,7 @@ class Slide:
             sides = [properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
             ground = properties.get("openslide.background-color", "ffffff")
         self._ground = (int(ground[:2], 16), int(ground[2:4], 16), int(ground[4:6], 16))
-        self.said_mpp = _mean_side(sides, path=path)
-        found = self.said_mpp if mpp is None else mpp
+        found = _mean_side(sides, path=path) if mpp is None else mpp
         if found is None:
             raise PixelCAMError(
                 f"{path}: does not say how many micrometres a pixel has; give them, as the column mpp of the table or "
