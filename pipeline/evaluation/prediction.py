@@ -94,7 +94,7 @@ class Predictor:
             yield Prediction(dict(zip(self.classes, probabilities[index], strict=True)), heat, class_maps)
 
     def look_for(
-        self, windows: NDArray[np.uint8], side: int, *, background_class_idx: int | None
+        self, windows: NDArray[np.uint8], side: int, *, background_class_idx: int | None, enlarge: int = 1
     ) -> NDArray[np.float32]:
         """Return where windows of a slide show a lesion, as probabilities, float32 (B, side, side).
 
@@ -106,8 +106,19 @@ class Predictor:
             windows: uint8 (B, H, W, 3).
             side: of the maps in pixels.
             background_class_idx: the class without lesions, if there is one.
+            enlarge: how many times as large as its input the model is to take them.
+
+        Raises:
+            PixelCAMError: it does not take them so large.
         """
-        found = self._localize(list(windows), without=background_class_idx)
+        try:
+            found = self._localize(list(windows), without=background_class_idx, enlarge=enlarge)
+        except (AssertionError, RuntimeError) as error:
+            if enlarge == 1:
+                raise
+            raise PixelCAMError(
+                f"slides.window: the encoder takes no images {enlarge} times as large as its input ({error}); use 1"
+            ) from error
         maps = resize_map(found.maps.float(), (side, side)).clamp(0, 1)
         if background_class_idx is not None and not isinstance(self._net, PixelCAM):
             maps = maps * (1 - found.image_logits.float().softmax(dim=1)[:, background_class_idx, None, None])
@@ -144,8 +155,10 @@ class Predictor:
             "add --params params.yaml, or give the folder of a PixelCAM model (in Python: params=load_params(...))"
         )
 
-    def _localize(self, images: Sequence[NDArray[np.uint8]], *, without: int | None = None) -> Localization:
-        size = round(self._scale * self._info.encoder.input_size)
+    def _localize(
+        self, images: Sequence[NDArray[np.uint8]], *, without: int | None = None, enlarge: int = 1
+    ) -> Localization:
+        size = round(self._scale * self._info.encoder.input_size) * enlarge
         batch = square_batch(images, size).to(self._fabric.device)
         with self._fabric.autocast():
             return self._localizer(batch, self._predicted_class(batch, without=without))

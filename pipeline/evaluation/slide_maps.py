@@ -47,7 +47,7 @@ class SlideJob:
         model: a model's folder.
         params: how maps are read, and slides.
         mpp: micrometres per pixel at which windows are read.
-        size: side of a window in pixels.
+        size: side of a tile in pixels; windows are `slides.window` tiles wide.
         threshold: of regions.
         background_class: name of the class without lesions, if there is one.
         lesions: what is annotated, as `prepare` writes it, and its SHA-256; None where that is not known.
@@ -83,7 +83,8 @@ def run_slide(job: SlideJob) -> dict[str, Any]:
         PixelCAMError: the slide is damaged, without mpp or tissue; or the model, or the annotation, is damaged.
     """
     predictor = _predictor(job.model, job.params.model_dump_json())
-    look = partial(predictor.look_for, background_class_idx=_background(job, predictor))
+    enlarge = job.params.slides.window
+    look = partial(predictor.look_for, background_class_idx=_background(job, predictor), enlarge=enlarge)
     key = _key_of(job, predictor)
     done = _read_done(job, key)
     if done is not None:
@@ -92,7 +93,7 @@ def run_slide(job: SlideJob) -> dict[str, Any]:
     slides = job.params.slides
     with Slide(job.slide, mpp=job.slide_mpp) as slide:
         tissue = find_tissue(slide, slides.tissue)
-        windows = lay_windows(slide, tissue, size=job.size, mpp=job.mpp, params=slides)
+        windows = lay_windows(slide, tissue, size=job.size * slides.window, mpp=job.mpp, params=slides)
         heat = map_windows(slide, windows, tissue, look=look, batch_size=slides.batch_size, scratch=scratch)
         regions = find_regions(heat, threshold=job.threshold, smallest_mm2=slides.smallest_region)
         regions = [_on_slide(region, slide.size) for region in regions]
@@ -104,7 +105,7 @@ def run_slide(job: SlideJob) -> dict[str, Any]:
             "mpp": slide.mpp,
             "tissue_mm2": round(tissue_area(tissue, mpp=slides.tissue.mpp), DIGITS),
             "windows": len(windows),
-            "window": {"mpp": job.mpp, "size": job.size, "overlap": slides.overlap, "map_stride": slides.map_stride},
+            "window": {"mpp": job.mpp, "size": windows.size},
             "threshold": job.threshold,
             "scores": slide_scores(heat, regions),
             "model": predictor.describe(),

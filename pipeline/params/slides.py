@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, Strict
 
 from pipeline.params.types import NO_BOOL, PositiveFloat, PositiveInt, Section
 
@@ -26,6 +26,7 @@ class SlideParams(Section):
 
     Attributes:
         tissue: where there is tissue; nothing else is looked at.
+        window: side of a window in tiles: larger ones show the model more of what is around, if it takes them.
         overlap: of neighbouring windows, as a share of their side.
         map_stride: pixels of a window for a pixel of the map.
         batch_size: windows at a time.
@@ -33,6 +34,7 @@ class SlideParams(Section):
     """
 
     tissue: TissueParams
+    window: Annotated[int, Strict(), Field(ge=1, le=16)]
     overlap: Annotated[float, NO_BOOL, Field(ge=0, le=0.75)]
     map_stride: Literal[1, 2, 4, 8, 16, 32]
     batch_size: PositiveInt

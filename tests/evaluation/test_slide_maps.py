@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -110,9 +111,9 @@ from pathlib import Path
 from threading import Thread
 from pipeline.evaluation import slide_windows, prediction
 original = prediction.Predictor.look_for
-def slow(self, windows, side, *, background_class_idx):
+def slow(self, windows, side, **named):
     time.sleep(0.05)
-    return original(self, windows, side, background_class_idx=background_class_idx)
+    return original(self, windows, side, **named)
 prediction.Predictor.look_for = slow
 sys.argv[0] = "pixelcam"
 from pipeline.commands.cli import main
@@ -271,3 +272,24 @@ def test_a_full_disk_is_told_and_nothing_half_written_is_left(
     run([slide], tmp_path / "out", finished, params)
     run([slide], tmp_path / "whole", finished, params)
     assert digests(tmp_path / "out") == digests(tmp_path / "whole")
+
+
+def test_a_larger_window_sees_more_around_a_place(slide: Path, finished: Run, params: Params, tmp_path: Path) -> None:
+    wide = params.model_copy(update={"slides": params.slides.model_copy(update={"window": 2})})
+    (one,), (two,) = (run([slide], tmp_path / name, finished, each) for name, each in (("one", params), ("two", wide)))
+    assert (one["window"]["size"], two["window"]["size"]) == (64, 128)
+    assert two["windows"] < one["windows"]
+    first, second = (read_ome_zarr(tmp_path / name / "a/heatmap.ome.zarr") for name in ("one", "two"))
+    assert first.values.shape == second.values.shape
+    assert not np.array_equal(first.values, second.values)
+    assert np.abs(first.probabilities - second.probabilities)[first.seen].mean() < 0.1
+
+
+def test_an_encoder_of_one_size_takes_no_larger_window(finished: Run) -> None:
+    predictor = load_model(finished.pixelcam)
+    windows = np.zeros((1, 128, 128, 3), dtype=np.uint8)
+    with (
+        patch.object(Predictor, "_localize", side_effect=AssertionError("height doesn't match")),
+        pytest.raises(PixelCAMError, match=r"slides\.window: .*2 times as large .*height doesn't match"),
+    ):
+        predictor.look_for(windows, 16, background_class_idx=None, enlarge=2)

@@ -17,7 +17,7 @@ SIZE = 64  # pixels of a window, at 1.0 micrometre per pixel where level 0 has 0
 
 def params(**changes: object) -> SlideParams:
     tissue = TissueParams(mpp=8.0, smallest_speck=0.001, largest_hole=0.001)
-    values = {"tissue": tissue, "overlap": 0.5, "map_stride": 8, "batch_size": 3, "smallest_region": 0.0}
+    values = {"tissue": tissue, "window": 1, "overlap": 0.5, "map_stride": 8, "batch_size": 3, "smallest_region": 0.0}
     return SlideParams.model_validate(values | changes)
 
 

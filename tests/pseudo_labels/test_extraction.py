@@ -86,6 +86,7 @@ def test_the_store_says_where_it_comes_from(finished: Run) -> None:
         "cam_layers": [-1],
         "cam_scales": [1.0],
         "cam_symmetries": 2,
+        "cam_margin": 0.0,
         "classes": ["benign", "malignant"],
         "domain": "home",
         "encoder": "test_efficientnet",

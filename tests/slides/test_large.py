@@ -30,6 +30,7 @@ def look(windows: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
 
 def test_of_a_slide_no_more_than_some_windows_is_in_memory(tmp_path: Path) -> None:
     params = SlideParams(
+        window=1,
         tissue=TissueParams(mpp=8.0, smallest_speck=0.01, largest_hole=0.01),
         overlap=0.0,
         map_stride=16,

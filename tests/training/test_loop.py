@@ -89,7 +89,7 @@ def manifest(tmp_path: Path) -> Manifest:
     """Twelve images of two classes: dark noise and bright noise."""
     images = [image // 2 + np.uint8(127 * (number % 2)) for number, image in enumerate(noise_images(12))]
     written = write_images(tmp_path, images)
-    rows = tuple(row.__class__(**(vars(row) | {"class_idx": row.class_idx % 2})) for row in written.rows)
+    rows = tuple(replace(row, class_idx=row.class_idx % 2) for row in written.rows)
     return Manifest(rows, tmp_path)
 
 
