@@ -14,7 +14,7 @@ repro: .venv/.installed
 # In a clone of the last commit, with presets/slides.yaml as it stands here, so that params and results here stay as they are.
 slides: .venv/.installed
 	@test -d .slides || git clone --quiet . .slides
-	@git -C .slides pull --quiet --ff-only
+	@git -C .slides fetch --quiet origin HEAD && git -C .slides reset --quiet --hard FETCH_HEAD
 	@cp presets/slides.yaml .slides/params.yaml
 	cd .slides && DVC_SITE_CACHE_DIR="$$PWD/.dvc/tmp/site" PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$$PWD" dvc repro
 	@cd .slides && $(CURDIR)/$(BIN)/pixelcam results
