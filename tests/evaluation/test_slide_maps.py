@@ -107,9 +107,7 @@ def test_a_slide_shifted_by_half_a_window_has_the_same_map(
 
 SLOWLY = """
 import sys, time
-from pathlib import Path
-from threading import Thread
-from pipeline.evaluation import slide_windows, prediction
+from pipeline.evaluation import prediction
 original = prediction.Predictor.look_for
 def slow(self, windows, side, **named):
     time.sleep(0.05)
