@@ -10,6 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from benchmarks import (
+    adaptation,
     cam_reading,
     domain_size,
     dvc_floor,
@@ -31,6 +32,7 @@ Measure = Callable[[Settings], Iterator[Outcome | Skipped]]
 HERE: Final = Path(__file__).parent
 ROWS: Final[dict[str, Measure]] = {
     "joint_step": joint_step.measure,
+    "adaptation": adaptation.measure,
     "cam_reading": cam_reading.measure,
     "gradient_maps": gradient_maps.measure,
     "pooled_pixels": pooled_pixels.measure,

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 from pipeline.data.manifest import read_domain
+from pipeline.evaluation.adaptation_scores import adaptation_scores
+from pipeline.evaluation.adapted import find_adapted
 from pipeline.evaluation.domains import Chain, evaluate_models
 from pipeline.evaluation.slide_scores import evaluate_slides, slide_models
 from pipeline.evaluation.tables import (
@@ -31,12 +33,14 @@ def main(
     per_image: Path,
     curves: Path,
     matrix: Path,
+    adaptation: Path,
     slides: Path,
     checkpoints: Path,
 ) -> None:
-    """Score the models in MODELS on the domains in PREPARED; write SUMMARY, SCORES, PER_IMAGE, CURVES, MATRIX, SLIDES.
+    """Score the models in MODELS on the domains in PREPARED.
 
-    What is finished of slides is kept in CHECKPOINTS until all is.
+    Write SUMMARY, SCORES, PER_IMAGE, CURVES, MATRIX, ADAPTATION, SLIDES. What is finished of slides is kept in
+    CHECKPOINTS until all is.
     """
     values = load_params(params)
     domains = [read_domain(name, values, prepared / name) for name in values.target_domains]
@@ -45,11 +49,14 @@ def main(
         seed: Chain(teacher=folder / "teacher", pixelcam=folder / values.final_model)
         for seed, folder in folders.items()
     }
-    scored = evaluate_models(domains, chains=chains, params=values)
+    adapted = find_adapted(values, models)
+    scored = evaluate_models(domains, chains=chains, params=values, adapted=adapted)
     evaluations = next(iter(scored.values()))
     write_csv(per_image, per_image_tables(evaluations))
     write_csv(curves, curve_table(evaluations))
     write_csv(matrix, matrix_table(scored, source=values.source))
+    adaptations = adaptation_scores(scored, adapted, source=values.source)
+    write_json(adaptation, adaptations)
     found = with_spread(scores_by_domain(evaluations), scored)
     if is_first():
         of_slides = evaluate_slides(
@@ -62,7 +69,7 @@ def main(
         )
         found = with_slides(found, of_slides)
     write_json(scores, found)
-    write_json(summary, headline(found))
+    write_json(summary, headline(found, adaptations))
 
 
 if __name__ == "__main__":

@@ -8,29 +8,36 @@ from unittest.mock import patch
 import pytest
 from tiny import Run, digests
 
+from pipeline.params.config import load_params
 from pipeline.runtime.console import run as run_program
-from stages import evaluate_ood, extract_pseudo_labels, prepare, report, train_pixelcam, train_teacher
+from stages import adapt, evaluate_ood, extract_pseudo_labels, prepare, report, train_pixelcam, train_teacher
 
 PROGRAMS: dict[str, Callable[..., None]] = {
     "prepare": prepare.main,
     "train_teacher": train_teacher.main,
     "extract_pseudo_labels": extract_pseudo_labels.main,
     "train_pixelcam": train_pixelcam.main,
+    "adapt": adapt.main,
     "evaluate_ood": evaluate_ood.main,
     "report": report.main,
 }
 
 
 def stage_commands(run: Run) -> dict[str, list[list[Path | str]]]:
-    """Return the command lines of every stage, in the order of dvc.yaml."""
+    """Return the command lines of every stage, in the order of dvc.yaml; `adapt` for the domains of the params."""
     home = run.prepared / "home"
-    scores = [run.scores, run.per_image, run.curves, run.matrix]
+    scores = [run.scores, run.per_image, run.curves, run.matrix, run.adaptation]
+    models = [run.teacher, run.pixelcam]
     pages = [run.slides, run.report, run.overview, run.overlays]
     return {
         "prepare": [[name, run.params, run.prepared / name] for name in ("home", "away")],
         "train_teacher": [[run.params, home, run.teacher, run.checkpoints]],
         "extract_pseudo_labels": [[run.params, home, run.teacher, run.store, run.quality]],
         "train_pixelcam": [[run.params, home, run.store, run.teacher, run.pixelcam, run.checkpoints]],
+        "adapt": [
+            [name, run.params, run.prepared / name, *models, run.models / f"adapted_{name}", run.checkpoints]
+            for name in load_params(run.params).adaptation
+        ],
         "evaluate_ood": [[run.params, run.prepared, run.models, run.summary, *scores, run.slides, run.checkpoints]],
         "report": [[run.params, run.prepared, run.store, run.models, run.quality, *scores, *pages]],
     }

@@ -16,6 +16,7 @@ PACKAGES = (  # of the library: each imports from itself and from those before i
     "metrics",
     "pseudo_labels",
     "training",
+    "adaptation",
     "evaluation",
     "report",
     "commands",

@@ -8,12 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from tiny import Run, tiny_params
+from tiny import Run, adapting, tiny_params
 
+from pipeline.adaptation.adapting import adapt_models
 from pipeline.data.manifest import read_domain
+from pipeline.data.unlabelled import read_unlabelled
 from pipeline.evaluation.domains import Chain, evaluate_models
 from pipeline.evaluation.tables import curve_table, per_image_tables, scores_by_domain
 from pipeline.params.config import Params
+from pipeline.params.vocabulary import AdaptedTo
 from pipeline.pseudo_labels.extraction import extract_pseudo_labels
 from pipeline.pseudo_labels.store import PseudoLabelStore
 from pipeline.runtime.files import write_csv, write_json
@@ -37,6 +40,7 @@ TEACHERS: Final[dict[str, dict[str, object]]] = {
     "cutmix_sat": {"train_teacher.regularization": "cutmix", "model.image_head": "sat"},
 }
 CHAIN_SEED: Final = 1
+ADAPTING: Final = ("batch_norm", "shot", "self_training", "sfda_dep")
 BATCHES: Final[dict[str, object]] = {"extract_pseudo_labels.batch_size": 2, "evaluate_ood.batch_size": 1}
 
 
@@ -68,7 +72,24 @@ def do_all(run: Run, output: Path) -> None:
         checkpoints=output / "checkpoints",
     )
     evaluate(run, params, output)
+    for method in ADAPTING:
+        adapt(run, method, output)
     repeat_chain(home, seed=CHAIN_SEED, params=params, output=output / "chain", checkpoints=output / "checkpoints")
+
+
+def adapt(run: Run, method: str, output: Path) -> None:
+    """Adapt the finished run's PixelCAM."""
+    rates = {"learning_rate": 0.01, "head_learning_rate": 0.1}
+    section = adapting(method=method, steps=3, batch_size=4, **rates)
+    params = params_of(run, section | {"domains.away.background_class": "benign"})
+    adapt_models(
+        {method: run.pixelcam},
+        read_unlabelled("away", params, run.prepared / "away", adapted_to=AdaptedTo.TEST),
+        adaptation=params.adaptation["away"],
+        params=params,
+        output=output / "adapted" / method,
+        checkpoints=output / "checkpoints",
+    )
 
 
 def evaluate(run: Run, params: Params, output: Path) -> None:

@@ -21,6 +21,13 @@ from pipeline.runtime.devices import make_fabric
 CPU = torch.device("cpu")
 FIGURES = {
     "joint_step": ["joint step, linear head", "joint step, hypercolumn head", "joint step, decoder head"],
+    "adaptation": [
+        "an epoch of tent",
+        "an epoch of shot",
+        "an epoch of self_training",
+        "an epoch of sfda_dep",
+        "batch_norm",
+    ],
     "cam_reading": ["CAM by method cam"],
     "gradient_maps": ["gradcam", "gradcam", "layercam", "layercam"],
     "pooled_pixels": ["PxAP"] * 4,

@@ -20,8 +20,20 @@ from pipeline.models.pixelcam import load_pixelcam
 from pipeline.params.config import Params, load_params
 from pipeline.report.page import TEMPLATES
 
-STAGES = ("prepare", "train_teacher", "extract_pseudo_labels", "train_pixelcam", "repeat", "evaluate_ood", "report")
-CHAIN = tuple(name for name in STAGES[1:] if name != "repeat")  # what runs by default, after prepare
+STAGES = (
+    "prepare",
+    "train_teacher",
+    "extract_pseudo_labels",
+    "train_pixelcam",
+    "repeat",
+    "adapt",
+    "bound",
+    "evaluate_ood",
+    "report",
+)
+ON_REQUEST = ("repeat", "adapt", "bound")  # which of them there are the params say
+CHAIN = tuple(name for name in STAGES[1:] if name not in ON_REQUEST)  # what runs by default, after prepare
+ADAPTED = "adapt@lymph_node"  # and what runs by default besides
 ROUNDS = {"extract_round": "extract_pseudo_labels", "train_round": "train_pixelcam"}  # the same programs again
 DAG: dict[str, Any] = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 
@@ -42,6 +54,8 @@ def test_the_stages_are_the_designs() -> None:
     assert tuple(name for name in DAG if name not in ROUNDS) == STAGES
     assert DAG["prepare"]["foreach"] == "${target_domains}"
     assert DAG["repeat"]["foreach"] == "${seeds}"
+    assert DAG["adapt"]["foreach"] == "${adaptation}"
+    assert DAG["bound"]["foreach"] == "${bounds}"
 
 
 @pytest.mark.parametrize("name", ROUNDS)
@@ -117,7 +131,8 @@ def test_a_command_names_its_dependencies_and_outputs(name: str) -> None:
     stage = _stage(name)
     command = stage["cmd"].split()
     assert command[:3] == ["python", "-m", f"stages.{name}"]
-    assert (".checkpoints" in command) == (name in ("train_teacher", "train_pixelcam", "repeat", "evaluate_ood"))
+    keeps_states = ("train_teacher", "train_pixelcam", *ON_REQUEST, "evaluate_ood")
+    assert (".checkpoints" in command) == (name in keeps_states)
     paths = {word for word in command[3:] if "/" in word or word == "models"}
     data = {path for path in stage["deps"] if path.split("/")[0] not in ("pipeline", "stages")}
     assert paths == data | set(_outs(stage))
@@ -127,7 +142,8 @@ def test_every_dependency_is_made_by_a_stage() -> None:
     made = {out for name in STAGES for out in _outs(_stage(name))}
     for name in STAGES:
         for path in _stage(name)["deps"]:
-            if not path.startswith(("pipeline/", "stages/", "data/prepared")) and path != "models":
+            of_rounds = path == "models" or "${item" in path
+            if not path.startswith(("pipeline/", "stages/", "data/prepared")) and not of_rounds:
                 assert path in made, f"{name} depends on {path}, which no stage makes"
 
 
@@ -163,6 +179,7 @@ TINY = {
     "train_teacher": {"steps": 2, "batch_size": 2},
     "train_pixelcam": {"steps": 2, "batch_size": 2, "pixel_loss_weight": 1.0},
     "evaluate_ood": {"map_size": 64},
+    "adaptation": {"lymph_node": {"steps": 2, "batch_size": 2}},
     "report": {"images_per_domain": 1},
 }
 
@@ -210,19 +227,27 @@ class _Repository:
 @pytest.mark.slow
 def test_dvc_reruns_what_has_changed_and_nothing_else(tmp_path: Path) -> None:
     repository = _Repository(tmp_path)
-    assert sorted(repository.repro()) == sorted(["prepare@colon", "prepare@lymph_node", *CHAIN])
+    assert sorted(repository.repro()) == sorted(["prepare@colon", "prepare@lymph_node", ADAPTED, *CHAIN])
     assert "up to date" in repository.run(sys.executable, "-m", "dvc", "status")
     for name in CHAIN:
         assert all((tmp_path / out).exists() for out in _outs(_stage(name)))
     assert repository.run("git", "status", "--porcelain") == "?? dvc.lock\n", "git sees bytes that DVC should hold"
 
+    repository.set_params({"adaptation": {"lymph_node": {"method": "tent"}}})
+    assert repository.repro() == [ADAPTED, "evaluate_ood", "report"]
+    repository.set_params({"bounds": ["lymph_node"]})
+    assert repository.repro() == ["bound@lymph_node", "evaluate_ood", "report"]
+    assert load_pixelcam(tmp_path / "models/bound_lymph_node/pixelcam")[1].domain == "lymph_node"
+    repository.set_params({"bounds": []})
     repository.set_params({"train_pixelcam": {"pixel_loss_weight": 0.5}})
-    assert repository.repro() == ["train_pixelcam", "evaluate_ood", "report"]
-    repository.set_params({"model": {"pixel_head": "hypercolumn"}})
-    assert repository.repro() == ["train_pixelcam", "evaluate_ood", "report"]
+    assert repository.repro() == ["train_pixelcam", ADAPTED, "evaluate_ood", "report"]
+    repository.set_params({"adaptation": {"lymph_node": {"model": "round_2"}}})  # and not with the rounds one by one
+    repository.set_params({"model": {"pixel_head": "hypercolumn"}, "rounds": {"round_2": "pixelcam"}})
+    ran = repository.repro()
+    assert ran[0] == "train_pixelcam"
+    assert set(ran[1:-2]) == {"extract_round@round_2", "train_round@round_2", ADAPTED}
+    assert ran[-2:] == ["evaluate_ood", "report"]
     assert "The pixel head is a hypercolumn" in (tmp_path / "reports/index.html").read_text(encoding="utf-8")
-    repository.set_params({"rounds": {"round_2": "pixelcam"}})
-    assert repository.repro() == ["extract_round@round_2", "train_round@round_2", "evaluate_ood", "report"]
     store = zarr.open_group(tmp_path / "data/pseudo_labels_round_2.zarr", mode="r")
     assert store.attrs["cam_method"] == "pixelcam"
     assert load_pixelcam(tmp_path / "models/round_2")[1].domain == "colon"
@@ -232,16 +257,17 @@ def test_dvc_reruns_what_has_changed_and_nothing_else(tmp_path: Path) -> None:
 
 
 EDITS = {  # a file, and the stages of the default that depend on it
-    "pipeline/params/config.py": ("prepare@colon", "prepare@lymph_node", *CHAIN),
+    "pipeline/params/config.py": ("prepare@colon", "prepare@lymph_node", ADAPTED, *CHAIN),
     "pipeline/synthetic/stains.py": ("prepare@colon", "prepare@lymph_node"),
-    "pipeline/cams/gradient.py": CHAIN[1:],
-    "pipeline/encoders/pixel_heads.py": CHAIN[1:],
-    "pipeline/training/loop.py": ("train_teacher", "train_pixelcam"),
-    "pipeline/training/teacher.py": ("train_teacher", "train_pixelcam"),
-    "pipeline/training/losses.py": ("train_pixelcam",),
-    "pipeline/training/pixelcam.py": ("train_pixelcam",),
-    "pipeline/pseudo_labels/thresholding.py": ("extract_pseudo_labels", "train_pixelcam", "report"),
-    "pipeline/metrics/pixel_histogram.py": ("train_teacher", "train_pixelcam", "evaluate_ood", "report"),
+    "pipeline/cams/gradient.py": (ADAPTED, *CHAIN[1:]),
+    "pipeline/encoders/pixel_heads.py": (ADAPTED, *CHAIN[1:]),
+    "pipeline/training/loop.py": ("train_teacher", "train_pixelcam", ADAPTED),
+    "pipeline/training/teacher.py": ("train_teacher", "train_pixelcam", ADAPTED),
+    "pipeline/training/losses.py": ("train_pixelcam", ADAPTED),
+    "pipeline/training/pixelcam.py": ("train_pixelcam", ADAPTED),
+    "pipeline/adaptation/methods.py": (ADAPTED,),
+    "pipeline/pseudo_labels/thresholding.py": ("extract_pseudo_labels", "train_pixelcam", ADAPTED, "report"),
+    "pipeline/metrics/pixel_histogram.py": ("train_teacher", "train_pixelcam", ADAPTED, "evaluate_ood", "report"),
     "pipeline/metrics/curves.py": ("evaluate_ood", "report"),
     "pipeline/evaluation/tables.py": ("evaluate_ood", "report"),
     "pipeline/report/wording.py": ("report",),

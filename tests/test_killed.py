@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 from commands import stage_commands
 from imports import ROOT
-from tiny import Run, digests, start_run
+from tiny import Run, adapting, digests, start_run
 
-KILLS = int(os.environ.get("PIXELCAM_KILLS", "6"))
-STAGES = ("prepare", "train_teacher", "extract_pseudo_labels", "train_pixelcam", "evaluate_ood", "report")
+KILLS = int(os.environ.get("PIXELCAM_KILLS", "7"))
+STAGES = ("prepare", "train_teacher", "extract_pseudo_labels", "train_pixelcam", "adapt", "evaluate_ood", "report")
 # Longer than one epoch, so that a training has something to go on from.
-CHANGES = {"train_teacher.steps": 12, "train_pixelcam.steps": 12}
+CHANGES = {"train_teacher.steps": 12, "train_pixelcam.steps": 12, **adapting(steps=12)}
 
 
 def _start(stage: str, arguments: list[Path | str]) -> "subprocess.Popen[str]":

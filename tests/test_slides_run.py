@@ -39,7 +39,7 @@ def write_params(run: Run) -> None:
 
 
 def evaluate(run: Run) -> None:
-    tables = (run.scores, run.per_image, run.curves, run.matrix)
+    tables = (run.scores, run.per_image, run.curves, run.matrix, run.adaptation)
     evaluate_ood.main(run.params, run.prepared, run.models, run.summary, *tables, run.slides, run.checkpoints)
 
 
@@ -55,7 +55,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         extract_pseudo_labels.main(found.params, node, found.teacher, found.store, found.quality)
         train_pixelcam.main(found.params, node, found.store, found.teacher, found.pixelcam, found.checkpoints)
         evaluate(found)
-        tables = (found.scores, found.per_image, found.curves, found.matrix)
+        tables = (found.scores, found.per_image, found.curves, found.matrix, found.adaptation)
         pages = (found.report, found.overview, found.overlays)
         report.main(
             found.params, found.prepared, found.store, found.models, found.quality, *tables, found.slides, *pages

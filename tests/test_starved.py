@@ -16,7 +16,7 @@ import yaml
 from commands import copy_run, refusal_of, run_stage
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from tiny import ROOT, Run, change, digests, params_values
+from tiny import ROOT, Run, adapting, change, digests, params_values
 from torch import nn
 
 from pipeline.data.adapters import synthetic
@@ -76,6 +76,15 @@ def test_where_nothing_more_can_be_written_the_output_is_named(
     assert str(project.root / output) in message
     assert "cannot be written: File too large; raise the limit for the size of a file (ulimit -f)" in message
     assert ".partial" not in message
+
+
+def test_adapting_without_room_names_the_output(project: Run, refused: Call) -> None:
+    values = yaml.safe_load(project.params.read_text(encoding="utf-8"))
+    project.params.write_text(yaml.safe_dump(values | adapting()), encoding="utf-8")
+    with _small_files_only():
+        message = refused(project, "adapt")
+    assert str(project.checkpoints / "adapted_away") in message
+    assert "cannot be written: File too large" in message
 
 
 def test_a_training_whose_model_finds_no_room_is_not_lost(

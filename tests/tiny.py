@@ -12,9 +12,9 @@ import yaml
 from PIL import Image
 
 from pipeline.data.manifest import Manifest, ManifestRow, Split
-from pipeline.params.config import AugmentationParams, Params
+from pipeline.params.config import AugmentationParams, Params, load_params
 from pipeline.runtime.files import sha256_of
-from stages import evaluate_ood, extract_pseudo_labels, prepare, report, train_pixelcam, train_teacher
+from stages import adapt, evaluate_ood, extract_pseudo_labels, prepare, report, train_pixelcam, train_teacher
 
 ROOT = Path(__file__).parent.parent
 SIZE = (72, 60)  # width and height of the images: not square, and not the input size
@@ -101,7 +101,7 @@ def _draw(
 def params_values(root: Path) -> dict[str, Any]:
     """Return params.yaml as shipped with everything small, and the table domains `home` and `away` below `root`."""
     values: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    values |= {"source": "home", "target_domains": ["home", "away"]}
+    values |= {"source": "home", "target_domains": ["home", "away"], "adaptation": {}, "bounds": []}
     values["encoder"] = {"name": "test_efficientnet", "weights": "random"}
     values["domains"] = {
         name: {
@@ -112,6 +112,7 @@ def params_values(root: Path) -> dict[str, Any]:
             "background_class": "benign" if name == "away" else None,
             "val_fraction": 0.0,
             "test_fraction": 1.0,
+            "adapt_fraction": 0.0,
             "seed": 0,
             "shared_patients": "reject",
         }
@@ -126,7 +127,15 @@ def params_values(root: Path) -> dict[str, Any]:
     values["extract_pseudo_labels"] |= {"batch_size": 4, "foreground_threshold": 0.5, "background_fraction": 0.3}
     values["evaluate_ood"] |= {"weights": ["selected", "last", "val_accuracy"], "map_size": 32, "batch_size": 2}
     values["report"]["images_per_domain"] = 3
+    values["adaptation"] = {}
     return values
+
+
+def adapting(**changes: object) -> dict[str, object]:
+    """Return what makes a run adapt its models to the test images of the domain `away`, with changes to how."""
+    values: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    like = next(iter(values["adaptation"].values()))
+    return {"adaptation": {"away": like | {"steps": 4, "batch_size": 2, "images": "test"} | changes}}
 
 
 def change(values: dict[str, Any], changes: Mapping[str, object]) -> dict[str, Any]:
@@ -217,6 +226,11 @@ class Run:
         return self.root / "metrics/domain_matrix.csv"
 
     @property
+    def adaptation(self) -> Path:
+        """What adapting to domains changed."""
+        return self.root / "metrics/adaptation.json"
+
+    @property
     def slides(self) -> Path:
         """Maps and scores of slides."""
         return self.root / "metrics/slides"
@@ -259,7 +273,10 @@ def finish_run(run: Run) -> None:
     train_teacher.main(run.params, run.prepared / "home", run.teacher, run.checkpoints)
     extract_pseudo_labels.main(run.params, run.prepared / "home", run.teacher, run.store, run.quality)
     train_pixelcam.main(run.params, run.prepared / "home", run.store, run.teacher, run.pixelcam, run.checkpoints)
-    scores = (run.scores, run.per_image, run.curves, run.matrix)
+    for domain in load_params(run.params).adaptation:
+        models = (run.teacher, run.pixelcam, run.models / f"adapted_{domain}")
+        adapt.main(domain, run.params, run.prepared / domain, *models, run.checkpoints)
+    scores = (run.scores, run.per_image, run.curves, run.matrix, run.adaptation)
     evaluate_ood.main(run.params, run.prepared, run.models, run.summary, *scores, run.slides, run.checkpoints)
     report.main(
         run.params,

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from pipeline.params.errors import PixelCAMError
-from pipeline.params.vocabulary import MapFormat
+from pipeline.params.vocabulary import AdaptationMethod, MapFormat
 from pipeline.runtime.console import reporting_errors
 
 app = typer.Typer(
@@ -77,6 +77,41 @@ def predict(
         classes = ", ".join(f"{name} {probability:.3f}" for name, probability in prediction.probabilities.items())
         written = [prediction.map] if prediction.overlay is None else [prediction.overlay, prediction.map]
         typer.echo(f"{prediction.image}: {classes}; {', '.join(str(path) for path in written)}")
+
+
+@app.command()
+@reporting_errors
+def adapt(
+    model: Annotated[Path, typer.Argument(help="A model's folder, PixelCAM's or a teacher's.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them; no labels are needed.")],
+    output: Annotated[Path, typer.Option(help="Folder for the adapted model.")] = Path("models/adapted"),
+    params: Annotated[Path, typer.Option(help="The params file that the model was trained with.")] = Path(
+        "params.yaml"
+    ),
+    like: Annotated[
+        str | None, typer.Option(help="Adapt as its section adaptation says for this domain; else for the first.")
+    ] = None,
+    method: Annotated[AdaptationMethod | None, typer.Option(help="Another method than that section says.")] = None,
+    background_class: Annotated[
+        str | None, typer.Option(help="The model's class whose images hold no region of interest, if there is one.")
+    ] = None,
+) -> None:
+    """Bring a model to images of another hospital, without labels; docs/adaptation.md."""
+    from pipeline.commands.adapt import adapt as run  # noqa: PLC0415
+    from pipeline.commands.adapt import choose_adaptation, describe_adaptation  # noqa: PLC0415
+    from pipeline.params.config import load_params  # noqa: PLC0415
+
+    read_as = load_params(params)
+    run(
+        model,
+        images,
+        output=output,
+        adaptation=choose_adaptation(read_as, like, method),
+        params=read_as,
+        background_class=background_class,
+    )
+    typer.echo(f"{output}: {describe_adaptation(output)}")
+    typer.echo(f"to use it: pixelcam predict IMAGE --model {output}")
 
 
 @app.command()

@@ -112,6 +112,7 @@ FORMATS: Final = ("BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF",
 IMAGE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
 MASK_MODES = ("1", "L", "P", "I", "I;16", "I;16L", "I;16B", "I;16N", "RGB")
 LOSSY_FORMATS = ("JPEG", "MPO")  # MPO is what Pillow calls a JPEG file that holds several images
+MIN_SIDE: Final = 4  # pixels; what is smaller shows no tissue, but a pixel that a viewer or a page needed
 UNTURNED = (0, 1)  # 1 is upright by the EXIF standard; some writers put 0 for unknown
 
 _FORMAT_OF_NAME = {
@@ -125,6 +126,7 @@ _FORMAT_OF_NAME = {
     ".tiff": "TIFF",
     ".webp": "WEBP",
 }
+SUFFIXES: Final = tuple(_FORMAT_OF_NAME)  # by which an image is known in a folder of all kinds of files
 _REMARK_OF_MODE = {
     "1": Remark.GRAY,
     "L": Remark.GRAY,

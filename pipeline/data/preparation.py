@@ -7,18 +7,17 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.adapters.glas import list_glas
-from pipeline.data.adapters.listing import MAX_FAULTS_SHOWN, Listing, raise_faults, split_by_patient
+from pipeline.data.adapters.listing import MAX_FAULTS_SHOWN, Listing, move_to_train, raise_faults, split_by_patient
 from pipeline.data.adapters.slides import ListedSlide, list_slides, render_slides
 from pipeline.data.adapters.splits import list_splits
 from pipeline.data.adapters.synthetic import render_synthetic
 from pipeline.data.adapters.table import list_table
-from pipeline.data.images import Remark, decode_image, decode_mask, looks_inverted, tell
+from pipeline.data.images import MIN_SIDE, Remark, decode_image, decode_mask, looks_inverted, tell
 from pipeline.data.manifest import (
     Manifest,
     ManifestRow,
@@ -46,8 +45,6 @@ from pipeline.params.types import (
 from pipeline.params.vocabulary import SharedPatients
 from pipeline.runtime.console import progress, say
 from pipeline.runtime.files import replacing_folder, sha256_of
-
-MIN_SIDE: Final = 4  # pixels; what is smaller shows no tissue, but a pixel that a viewer or a page needed
 
 Remarks = tuple[tuple[Remark, str], ...]
 Size = tuple[int, int]  # width and height in pixels
@@ -204,15 +201,18 @@ def _prepare_tiles(
         allowed = domain.shared_patients == SharedPatients.ALLOW
         raise_faults(_shared_patients(listed, allowed=allowed), source=root)
     rows = prepare_slides(listed, domain, root=root, folder=folder, tissue=tissue, scheduler=scheduler)
-    raise_faults(_missing_images(rows, classes=domain.classes), source=root)
+    raise_faults(_missing_images(rows, domain=domain), source=root)
     return rows
 
 
 def list_files(domain: GlasDomain | SplitsDomain | TableDomain) -> list[Listing]:
     """List a file domain's images, each with a split: the dataset's own, else one by patient.
 
+    A share of the test images is moved to train, see `move_to_train`.
+
     Raises:
-        PixelCAMError: the dataset's tables cannot be read or contradict themselves.
+        PixelCAMError: the dataset's tables cannot be read or contradict themselves, or the test images are of one
+            patient, of whom `adapt_fraction` wants a share.
     """
     match domain:
         case GlasDomain():
@@ -222,11 +222,14 @@ def list_files(domain: GlasDomain | SplitsDomain | TableDomain) -> list[Listing]
         case TableDomain():
             listings = list_table(domain)
     listings = _without_repeats(listings, source=domain.root)
-    if all(listing.split is not None for listing in listings):
-        return listings
-    return split_by_patient(
-        listings, val_fraction=domain.val_fraction, test_fraction=domain.test_fraction, seed=domain.seed
-    )
+    if any(listing.split is None for listing in listings):
+        listings = split_by_patient(
+            listings, val_fraction=domain.val_fraction, test_fraction=domain.test_fraction, seed=domain.seed
+        )
+    try:
+        return move_to_train(listings, adapt_fraction=domain.adapt_fraction, seed=domain.seed)
+    except PixelCAMError as error:
+        raise PixelCAMError(f"{domain.root}: {error}") from error
 
 
 def check_listings(listings: Sequence[Listing], *, domain: AnyDomain, root: Path) -> list[ManifestRow]:
@@ -245,7 +248,7 @@ def check_listings(listings: Sequence[Listing], *, domain: AnyDomain, root: Path
     faults += _duplicates(rows)
     if isinstance(domain, FileDomain):
         faults += _shared_patients(listings, allowed=domain.shared_patients == SharedPatients.ALLOW)
-    faults += _missing_images(listings, classes=domain.classes)
+    faults += _missing_images(listings, domain=domain)
     raise_faults(faults, source=root)
     tell((remark for result in checked for remark in result.remarks), source=root)
     order = list(Split)
@@ -334,15 +337,18 @@ def _shared_patients(listings: Sequence[Listing | ListedSlide], *, allowed: bool
     return []
 
 
-def _missing_images(listings: Sequence[Listing | ManifestRow], *, classes: Sequence[str]) -> list[str]:
-    """Return what is lacking: images for the score and, if any are for training, training images of every class."""
+def _missing_images(listings: Sequence[Listing | ManifestRow], *, domain: AnyDomain) -> list[str]:
+    """Return what is lacking: images for the score and, if any are for training, training images of every class.
+
+    Images that were moved from the test split are for adapting, without a label, and may lack a class.
+    """
     if not any(listing.split == Split.TEST for listing in listings):
         return ["the test split has no image, and every domain is scored on it; raise test_fraction or mend the splits"]
     training = {listing.label for listing in listings if listing.split == Split.TRAIN}
-    if not training:
+    if not training or (isinstance(domain, FileDomain) and domain.adapt_fraction > 0):
         return []
     return [
         f"class {shown(label)}: has no training image; mend classes, the splits, or the seed or fractions of the split"
-        for label in classes
+        for label in domain.classes
         if label not in training
     ]

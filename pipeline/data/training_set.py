@@ -1,6 +1,7 @@
 """What is learned from: images augmented anew in every epoch, with pseudo-labels or masks if there are any."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Final, Protocol
@@ -106,6 +107,15 @@ class TrainingSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def with_classes(self, class_idx: Sequence[int]) -> "TrainingSet":
+        """Return the same images, decoded no second time, with other class indices, one per image in their order."""
+        rows = self.images.manifest.rows
+        relabelled = (replace(row, class_idx=index) for row, index in zip(rows, class_idx, strict=True))
+        other = copy(self)
+        other.images = copy(self.images)
+        other.images.manifest = replace(self.images.manifest, rows=tuple(relabelled))
+        return other
 
     def batches(
         self, epoch: int, batch_size: int, *, first: int = 0, device: torch.device = CPU

@@ -30,6 +30,7 @@ class ImageHead(nn.Module, ABC):
     """Turn features (B, channels, h, w) into image logits (B, classes); built by `build_image_head`."""
 
     name: ClassVar[ImageHeadName]
+    gain: ClassVar[float] = 1.0  # by how much a logit grows where all of its class's map grows by 1
 
     def __init__(self, *, channels: int, classes: int) -> None:
         super().__init__()
@@ -44,9 +45,22 @@ class ImageHead(nn.Module, ABC):
     def class_maps(self, features: Tensor) -> Tensor:
         """Return where the evidence of each class lies, before pooling: float (B, K, h, w), higher is more."""
 
+    @property
+    def last_layer(self) -> nn.Linear | nn.Conv2d:
+        """Return the layer, with a bias, whose outputs are the logits, or maps that are pooled into them."""
+        raise NotImplementedError(f"{type(self).__name__}: its logits are not those of one layer")
+
     def penalty(self, features: Tensor) -> Tensor:
         """Return a loss to add to the classification loss, float32 scalar; 0 for most heads."""
         return features.new_zeros((), dtype=torch.float32)
+
+    @torch.no_grad()
+    def shift_logits(self, by: Tensor) -> None:
+        """Add a constant to every image's logits for good, float (K,), by the bias of the last layer."""
+        bias = self.last_layer.bias
+        if bias is None:
+            raise ValueError(f"{self.name}: its last layer has no bias")
+        bias += by.to(bias).repeat_interleave(len(bias) // self.classes) / self.gain
 
 
 class GapHead(ImageHead):
@@ -62,6 +76,11 @@ class GapHead(ImageHead):
     def forward(self, features: Tensor) -> Tensor:
         """Return image logits, float (B, K)."""
         return self.linear(features.mean(dim=(2, 3)))  # type: ignore[no-any-return]
+
+    @property
+    def last_layer(self) -> nn.Linear | nn.Conv2d:
+        """Return the layer that gives logits, or maps of them."""
+        return self.linear
 
     def class_maps(self, features: Tensor) -> Tensor:
         """Return the linear layer at every cell, float (B, K, h, w); its mean over cells is the logits."""
@@ -83,6 +102,11 @@ class _MapHead(ImageHead):
     def forward(self, features: Tensor) -> Tensor:
         """Return image logits, float (B, K)."""
         return self.pool(self.class_maps(features).float())
+
+    @property
+    def last_layer(self) -> nn.Linear | nn.Conv2d:
+        """Return the layer that gives logits, or maps of them."""
+        return self.convolution
 
     def class_maps(self, features: Tensor) -> Tensor:
         """Return what is pooled, float (B, K, h, w)."""
@@ -122,6 +146,7 @@ class WildcatHead(_MapHead):
     """
 
     name = ImageHeadName.WILDCAT
+    gain = 1 + WILDCAT_LOWEST_WEIGHT
     maps_per_class = WILDCAT_MAPS
 
     def pool(self, maps: Tensor) -> Tensor:
@@ -161,6 +186,11 @@ class DeepMILHead(ImageHead):
         """Return image logits, float (B, K)."""
         weighted = self._attention(features).to(features.dtype) * features
         return self.linear(weighted.sum(dim=(2, 3)))  # type: ignore[no-any-return]
+
+    @property
+    def last_layer(self) -> nn.Linear | nn.Conv2d:
+        """Return the layer that gives logits, or maps of them."""
+        return self.linear
 
     def class_maps(self, features: Tensor) -> Tensor:
         """Return the attention, float32 (B, K, h, w), alike for every class; it sums to 1 over the cells."""
@@ -208,6 +238,11 @@ class SATHead(ImageHead):
         attended = attention.to(values.dtype) @ values  # (B, heads, cells, d)
         block = self.output(attended.transpose(1, 2).flatten(2)).transpose(1, 2).view(features.shape)
         return self.convolution(features + block).mean(dim=(2, 3))  # type: ignore[no-any-return]
+
+    @property
+    def last_layer(self) -> nn.Linear | nn.Conv2d:
+        """Return the layer that gives logits, or maps of them."""
+        return self.convolution
 
     def class_maps(self, features: Tensor) -> Tensor:
         """Return M, float32 (B, K, h, w) in (0, 1), alike for every class."""

@@ -9,16 +9,15 @@ norm looks at all images of the domain that it is to be scored on.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
+from pipeline.adaptation.target_statistics import with_target_statistics
 from pipeline.data.maps import EvaluationBatch, Localization, Localizer, scale_images
 from pipeline.metrics.scores import ModelName
 from pipeline.models.loading import as_localizer
@@ -159,56 +158,6 @@ def _are_two_stains(stains: Tensor, strengths: Tensor, densities: Tensor) -> boo
     return bool((strengths >= TRANSPARENT).all()) and beyond.item() <= MOST_BEYOND
 
 
-ModelT = TypeVar("ModelT", bound=nn.Module)
-
-
-def with_target_statistics(model: ModelT, images: Iterable[Tensor], device: torch.device) -> ModelT:
-    """Return a copy of a model whose batch norm holds the mean and variance of a domain's images instead of its own.
-
-    Means and variances are the averages of those of the batches, each batch weighing as much as it has images. Of
-    batches of one size that is what batch norm computes with momentum None. The variance of a batch is the unbiased
-    one, so what differs between batches only is not in it: batches should hold images of all kinds. Source: "Revisiting
-    Batch Normalization for Practical Domain Adaptation", arXiv 1603.04779.
-
-    Args:
-        model: takes images and normalizes them itself; stays as it is.
-        images: batches, float (B, 3, H, W) in [0, 1], at the size that the model is used at.
-        device: where the copy is to be.
-
-    Returns:
-        The copy, in evaluation mode.
-
-    Raises:
-        PixelCAMError: the model has no batch norm with statistics, or there are no images.
-    """
-    adapted = deepcopy(model).to(device).eval()
-    norms = [layer for layer in adapted.modules() if isinstance(layer, _BatchNorm) and layer.running_mean is not None]
-    if not norms:
-        raise PixelCAMError(
-            "evaluate_ood.test_time: 'batch_norm' needs a model with batch norm, and this one has none; remove "
-            "'batch_norm' from evaluate_ood.test_time, or train an encoder that has it, such as resnet50"
-        )
-    momenta = [layer.momentum for layer in norms]
-    for layer in norms:
-        layer.reset_running_stats()
-        layer.train()
-    seen = 0
-    with torch.no_grad():
-        for batch in images:
-            seen += len(batch)
-            for layer in norms:
-                layer.momentum = len(batch) / seen
-            adapted(batch.to(device))
-    if seen == 0:
-        raise PixelCAMError(
-            "evaluate_ood.test_time: 'batch_norm' needs images of the domain, and there are none; its manifest must "
-            "list some, or remove 'batch_norm' from evaluate_ood.test_time"
-        )
-    for layer, momentum in zip(norms, momenta, strict=True):
-        layer.momentum = momentum
-    return adapted.eval()
-
-
 class StainNormalizedLocalizer:
     """A localizer that is given images with the source's look alone.
 
@@ -267,10 +216,7 @@ class Adapter:
             PixelCAMError: batch norm is to measure a domain and a model has none.
         """
         if self.option is TestTime.BATCH_NORM:
-            models = {
-                name: with_target_statistics(model, self._at_input_size(batches, device), device)
-                for name, model in models.items()
-            }
+            models = {name: self._measured(model, batches, device) for name, model in models.items()}
         localizers = {
             name: as_localizer(model, self.params, image_scale=self.image_scale) for name, model in models.items()
         }
@@ -278,5 +224,8 @@ class Adapter:
             return localizers
         return {name: StainNormalizedLocalizer(each, self.normalization) for name, each in localizers.items()}
 
-    def _at_input_size(self, batches: Iterable[EvaluationBatch], device: torch.device) -> Iterable[Tensor]:
-        return (scale_images(batch.images.to(device), 1 / self.image_scale) for batch in batches)
+    def _measured(
+        self, model: Teacher | PixelCAM, batches: Iterable[EvaluationBatch], device: torch.device
+    ) -> Teacher | PixelCAM:
+        at_input_size = (scale_images(batch.images.to(device), 1 / self.image_scale) for batch in batches)
+        return with_target_statistics(model, at_input_size, device, asked_by=f"evaluate_ood.test_time '{self.option}'")

@@ -191,6 +191,7 @@ def score_domain(
             scores=_beside_teacher(model, scores, drawn),
             images=images[model],
             histogram=said.pixels.pooled,
+            resamples=drawn[model.value],
         )
         for model, said in tally.models.items()
     )

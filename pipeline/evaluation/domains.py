@@ -1,7 +1,7 @@
 """Score teacher and PixelCAM on the source and on domains that they never saw, as the params say and in variants."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -11,11 +11,12 @@ from pipeline.data.image_store import SquareReader
 from pipeline.data.manifest import Manifest, PreparedDomain, Split
 from pipeline.data.maps import Localizer
 from pipeline.data.scored_set import ScoredSet
+from pipeline.evaluation.adapted import SOURCE_ONLY, AdaptedModels
 from pipeline.evaluation.at_test_time import Adapter
 from pipeline.evaluation.domain_scores import Resampling
 from pipeline.evaluation.fitting import fit_on_validation
 from pipeline.evaluation.localizers import EvaluationDomain, evaluate_domain
-from pipeline.metrics.scores import Evaluation, ModelName
+from pipeline.metrics.scores import Evaluation, Fitted, ModelName
 from pipeline.models.files import check_kept, kept_epochs, read_info
 from pipeline.models.pixelcam import PixelCAM, load_pixelcam
 from pipeline.models.teacher import Teacher, load_teacher
@@ -27,15 +28,25 @@ from pipeline.runtime.devices import make_fabric
 
 @dataclass(frozen=True)
 class Variant:
-    """The seed of the chain, which of its weights are scored, and what is done before with images or model."""
+    """The seed of the chain, which of its weights are scored, and what is done before with images or model.
+
+    `adapted_to` is the domain that models were adapted to or trained on, empty of those that know the source alone, and
+    `adaptation` how: a method's name, which ", transductive" follows where the scored images were looked at,
+    "supervised", or "source_only".
+    """
 
     seed: int
     weights: Weights
     test_time: TestTime
+    adapted_to: str = ""
+    adaptation: str = SOURCE_ONLY
 
 
 def list_variants(params: Params) -> tuple[Variant, ...]:
-    """Return what is scored: first the scores proper, then what differs from them in one thing each."""
+    """Return how models are scored that know the source alone.
+
+    First come the scores proper, then what differs from them in one thing each.
+    """
     weights, *other_weights = params.evaluate_ood.weights
     first, *options = params.evaluate_ood.test_time
     return (
@@ -58,17 +69,25 @@ class Chain:
 
 
 def evaluate_models(
-    domains: Sequence[PreparedDomain], *, chains: Mapping[int, Chain], params: Params
+    domains: Sequence[PreparedDomain],
+    *,
+    chains: Mapping[int, Chain],
+    params: Params,
+    adapted: Sequence[AdaptedModels] = (),
 ) -> dict[Variant, list[Evaluation]]:
     """Score both models on the test images of every domain, as the params say, and every variant of that.
+
+    Adapted models are scored on their own domain and on the source, with thresholds and temperatures of the models that
+    they were adapted from: where they are adapted there is no image of the source to fit others on.
 
     Args:
         domains: the target domains, the source among them: its validation images choose thresholds and temperatures.
         chains: the models, by the seed of their training.
         params: all parameters.
+        adapted: models that were adapted to one of the domains, or trained on it; see `find_adapted`.
 
     Returns:
-        Evaluations by variant, the scores proper first; models within domains.
+        Evaluations by variant, the scores proper first and adapted models last; models within domains.
 
     Raises:
         PixelCAMError: a model is damaged, an image cannot be read, or a domain has no test image.
@@ -79,15 +98,34 @@ def evaluate_models(
     for weights in params.evaluate_ood.weights:
         check_kept(first.teacher, weights)
         check_kept(first.pixelcam, weights)
+    for each in adapted:
+        _kept_by_both(_chain_of(each))
     # Selections often choose the same epoch, whose scores are then known.
     states = {variant: (variant.seed, variant.test_time, epochs[variant.weights]) for variant in list_variants(params)}
-    repeated = len(set(states.values())) > 1
+    repeated = len(set(states.values())) + len(adapted) > 1
     scorer = _Scorer(domains, params, image_size=read_size(first, params), repeated=repeated)
-    scored: dict[tuple[int, TestTime, tuple[int, int]], list[Evaluation]] = {}
+    scored: dict[tuple[int, TestTime, tuple[int, int]], _Scored] = {}
     for variant, state in states.items():
         if state not in scored:
             scored[state] = scorer.score(chains[variant.seed], variant)
-    return {variant: scored[state] for variant, state in states.items()}
+    proper, of_first = next(iter(states.items()))
+    found = {variant: scored[state].evaluations for variant, state in states.items()}
+    for each in adapted:
+        variant = replace(proper, weights=Weights.SELECTED, adapted_to=each.domain, adaptation=each.name)
+        found[variant] = scorer.score(_chain_of(each), variant, fitted=scored[of_first].fitted).evaluations
+    return found
+
+
+def _chain_of(adapted: AdaptedModels) -> Chain:
+    return Chain(teacher=adapted.folder / ModelName.TEACHER, pixelcam=adapted.folder / ModelName.PIXELCAM)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """The evaluations of a variant, and what they were made with."""
+
+    evaluations: list[Evaluation]
+    fitted: Mapping[ModelName, Fitted]
 
 
 class _Scorer:
@@ -104,21 +142,22 @@ class _Scorer:
         self.validation = images(self.source, validation, selectable_only=True)
         self.domains = [(domain, images(domain, domain.manifest.of_split(Split.TEST))) for domain in domains]
 
-    def score(self, chain: Chain, variant: Variant) -> list[Evaluation]:
-        """Return the evaluations of both models of a chain on every domain."""
+    def score(self, chain: Chain, variant: Variant, *, fitted: Mapping[ModelName, Fitted] | None = None) -> _Scored:
+        """Return the evaluations of both models of a chain on every domain, or if they are adapted on those of theirs.
+
+        Args:
+            chain: the models.
+            variant: what they are.
+            fitted: thresholds and temperatures; None: fitted here.
+        """
         models = load_models(chain, variant.weights, device=self.fabric.device)
+        if fitted is None:
+            fitted = self._fit(models, variant)
         evaluation = self.params.evaluate_ood
-        fitted = fit_on_validation(
-            self._localizers(models, variant, self.validation),
-            self.validation.share(),
-            rule=evaluation.threshold,
-            presumed=evaluation.mask_free,
-            map_size=evaluation.map_size,
-            device=self.fabric.device,
-            autocast=self.fabric.autocast,
-        )
         evaluations: list[Evaluation] = []
         for domain, images in self.domains:
+            if variant.adapted_to and domain.name not in (variant.adapted_to, self.params.source):
+                continue
             evaluations.extend(
                 evaluate_domain(
                     self._localizers(models, variant, images),
@@ -138,7 +177,20 @@ class _Scorer:
                     autocast=self.fabric.autocast,
                 )
             )
-        return evaluations
+        return _Scored(evaluations, fitted)
+
+    def _fit(self, models: Models, variant: Variant) -> dict[ModelName, Fitted]:
+        """Return the thresholds and temperatures of models, chosen on the source's validation images."""
+        evaluation = self.params.evaluate_ood
+        return fit_on_validation(
+            self._localizers(models, variant, self.validation),
+            self.validation.share(),
+            rule=evaluation.threshold,
+            presumed=evaluation.mask_free,
+            map_size=evaluation.map_size,
+            device=self.fabric.device,
+            autocast=self.fabric.autocast,
+        )
 
     def _localizers(self, models: Models, variant: Variant, images: ScoredSet) -> dict[ModelName, Localizer]:
         """Return the models as they localize these images."""
@@ -155,6 +207,8 @@ class _Scorer:
     def _difference(self, variant: Variant) -> str:
         """Return in words what a variant differs in from the scores proper."""
         first = list_variants(self.params)[0]
+        if variant.adapted_to:
+            return f", {variant.adaptation} on {variant.adapted_to}"
         if variant.seed != first.seed:
             return f", seed {variant.seed}"
         if variant.test_time is not first.test_time:

@@ -115,9 +115,11 @@ def _thin(points: Sequence[tuple[float, float, float]]) -> list[tuple[float, flo
 
 
 def jsonable(value: object) -> object:
-    """Replace NaN, which JSON does not know, by None, and round fractions; in nested mappings too."""
+    """Replace NaN, which JSON does not know, by None, and round fractions; in nested mappings and lists too."""
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [jsonable(item) for item in value]
     if isinstance(value, float):
         return None if isnan(value) else round(value, 6)
     return value
@@ -223,6 +225,8 @@ def _rows(variant: Variant, evaluations: Sequence[Evaluation], source: str) -> I
             "seed": variant.seed,
             "weights": variant.weights.value,
             "test_time": variant.test_time.value,
+            "adapted_to": variant.adapted_to,
+            "adaptation": variant.adaptation,
             "domain": each.domain,
             "in_domain": each.domain == source,
             "model": each.model.value,
@@ -231,16 +235,30 @@ def _rows(variant: Variant, evaluations: Sequence[Evaluation], source: str) -> I
         }
 
 
-def headline(scores: ScoresByDomain) -> ScoresByDomain:
-    """Return the few scores that experiments are compared by, so that DVC's tables of them fit on a screen."""
-    return {domain: {model: _headline(values) for model, values in models.items()} for domain, models in scores.items()}
+def headline(scores: ScoresByDomain, adaptations: Mapping[str, Mapping[str, Any]] | None = None) -> ScoresByDomain:
+    """Return the few scores that experiments are compared by, so that DVC's tables of them fit on a screen.
 
-
-def _headline(values: Mapping[str, Any]) -> dict[str, object]:
-    of_slides = values.get("slides", {})
-    return {score: values[score] for score in HEADLINE} | {
-        f"slides_{score}": of_slides[score] for score in SLIDES_HEADLINE if score in of_slides
+    Args:
+        scores: `{domain: {model: {score: value}}}`.
+        adaptations: what `adaptation_scores` gives: scores of adapted models stand beside those of the same domain.
+    """
+    known = adaptations or {}
+    return {
+        domain: {
+            model: _headline(values, known[domain]["models"][model]["adapted"] if domain in known else {})
+            for model, values in models.items()
+        }
+        for domain, models in scores.items()
     }
+
+
+def _headline(values: Mapping[str, Any], adapted: Mapping[str, Any]) -> dict[str, object]:
+    of_slides = values.get("slides", {})
+    return (
+        {score: values[score] for score in HEADLINE}
+        | {f"adapted_{score}": adapted[score] for score in HEADLINE if score in adapted}
+        | {f"slides_{score}": of_slides[score] for score in SLIDES_HEADLINE if score in of_slides}
+    )
 
 
 def with_slides(scores: ScoresByDomain, of_slides: Mapping[str, Mapping[str, Any]]) -> ScoresByDomain:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.metrics.bootstrap import Difference, Interval
+from pipeline.metrics.bootstrap import Difference, Interval, Resamples
 from pipeline.metrics.classification import Calibration
 from pipeline.metrics.localization import BoxScores, RegionScores
 from pipeline.metrics.mask_free import Correction
@@ -152,9 +152,13 @@ class ImageScores:
         return np.concatenate([block[column] for block in self.blocks])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
-    """One model on one domain: scores, the images they come from, and the pooled pixels that curves are drawn from."""
+    """One model on one domain: scores, the images they come from, and the pooled pixels that curves are drawn from.
+
+    `resamples` are the bootstrap's draws, which depend on its seed, the domain's name and its patients alone: those of
+    two models of one domain are paired, whenever each was scored.
+    """
 
     domain: str
     model: ModelName
@@ -162,3 +166,4 @@ class Evaluation:
     scores: Scores
     images: ImageScores
     histogram: PixelHistogram
+    resamples: Resamples

@@ -15,13 +15,15 @@ from torch import Tensor, nn
 
 from pipeline.encoders.encoder import EncoderSpec
 from pipeline.params.errors import PixelCAMError
-from pipeline.params.vocabulary import ImageHeadName, PixelClasses, PixelHeadName, Weights
+from pipeline.params.vocabulary import ImageHeadName, PixelClasses, PixelHeadName, UnsupervisedScore, Weights
 from pipeline.runtime.files import is_shortage, sha256_of
 
 SCHEMA_VERSION: Final = 2
 WEIGHTS: Final = "model.safetensors"
 DESCRIPTION: Final = "model.json"
 HISTORY: Final = "history.csv"
+ADAPTATION: Final = "adaptation.json"  # of a model that was adapted to a domain
+UNSUPERVISED: Final = tuple(score.value for score in UnsupervisedScore)  # choose the weights of adapted models alone
 State = dict[str, Tensor]
 
 
@@ -30,6 +32,7 @@ class ModelInfo:
     """What a model was trained on, class names in the order of `class_idx` and the domain, and what it is built of.
 
     `pixel_head` and what it tells pixels apart as, `pixel_classes`, are None for a teacher, which has none.
+    `class_shares` are those of the images that it learned from, in the order of `classes`; None where not known.
     """
 
     classes: tuple[str, ...]
@@ -38,6 +41,7 @@ class ModelInfo:
     image_head: ImageHeadName
     pixel_head: PixelHeadName | None
     pixel_classes: PixelClasses | None
+    class_shares: tuple[float, ...] | None = None
 
 
 def weights_file(weights: Weights) -> str:
@@ -62,6 +66,7 @@ def read_info(folder: Path) -> ModelInfo:
     try:
         pixel_head = description["pixel_head"]
         pixel_classes = description.get("pixel_classes", PixelClasses.FOREGROUND)  # the first models do not say it
+        class_shares = description.get("class_shares")  # likewise
         return ModelInfo(
             classes=tuple(description["classes"]),
             domain=description["domain"],
@@ -69,6 +74,7 @@ def read_info(folder: Path) -> ModelInfo:
             image_head=ImageHeadName(description["image_head"]),
             pixel_head=None if pixel_head is None else PixelHeadName(pixel_head),
             pixel_classes=None if pixel_head is None else PixelClasses(pixel_classes),
+            class_shares=None if class_shares is None else tuple(map(float, class_shares)),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise _undescribed(folder, error) from error
@@ -84,7 +90,7 @@ def kept_epochs(folder: Path) -> dict[Weights, int]:
     try:
         epochs: dict[str, int] = description["epochs"]
         selected = {Weights.SELECTED: epochs[description["selection"]]}
-        return selected | {Weights(selection): epoch for selection, epoch in epochs.items()}
+        return selected | {Weights(name): epoch for name, epoch in epochs.items() if name not in UNSUPERVISED}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _undescribed(folder, error) from error
 

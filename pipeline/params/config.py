@@ -10,6 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
+from pipeline.params.adaptation import AdaptationParams
 from pipeline.params.errors import PixelCAMError, shown
 from pipeline.params.slides import SlideParams
 from pipeline.params.types import (
@@ -271,6 +272,8 @@ class Params(Section):
     train_pixelcam: PixelCAMParams
     rounds: dict[ModelFolder, ModelFolder]
     pixelcam_map: MapParams
+    adaptation: dict[DomainName, AdaptationParams]
+    bounds: tuple[DomainName, ...]
     slides: SlideParams
     evaluate_ood: EvaluationParams
     report: ReportParams
@@ -321,6 +324,24 @@ class Params(Section):
                 raise ValueError(
                     f"domain '{name}' has {len(self.domains[name].classes)} classes and the source '{self.source}' has "
                     f"{class_count}: classes are matched by their position, so list as many"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _check_adaptation(self) -> Self:
+        for section, names in (("adaptation", list(self.adaptation)), ("bounds", list(self.bounds))):
+            for name in names:
+                if name == self.source:
+                    raise ValueError(f"{section}: '{name}' is the source, which the models know; name another domain")
+                if name not in self.target_domains:
+                    raise ValueError(f"{section}: '{name}' must be one of target_domains, where it is scored")
+        if len(set(self.bounds)) != len(self.bounds):
+            raise ValueError(f"bounds must not repeat a name, got {list(self.bounds)}")
+        for name, adaptation in self.adaptation.items():
+            if adaptation.model != self.final_model:
+                raise ValueError(
+                    f"adaptation.{name}.model: '{adaptation.model}' is not the model of the last round; set it to "
+                    f"{self.final_model}"
                 )
         return self
 

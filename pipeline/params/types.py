@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, model_validator
 
-from pipeline.params.vocabulary import TWO_PIXEL_CLASSES, AnnotationRole, SharedPatients, Tissue
+from pipeline.params.vocabulary import TWO_PIXEL_CLASSES, AnnotationRole, Laboratory, SharedPatients, Tissue
 
 
 def _refuse_bool(value: object) -> object:
@@ -77,6 +77,7 @@ class SyntheticDomain(Domain):
 
     adapter: Literal["synthetic"]
     tissue: Tissue
+    laboratory: Laboratory
     images: SplitSizes
     image_size: Annotated[int, Strict(), Field(ge=64, le=2048)]
     seed: Seed
@@ -90,11 +91,16 @@ class SyntheticDomain(Domain):
 
 
 class FileDomain(Domain):
-    """A domain of image files under `root`. Without published splits, patients are split by the two fractions."""
+    """A domain of image files under `root`.
+
+    Without published splits, patients are split by `val_fraction` and `test_fraction`. Of what is to be scored then,
+    the share `adapt_fraction` is moved to train, so that models can be adapted to it.
+    """
 
     root: Path
     val_fraction: Fraction
     test_fraction: Fraction
+    adapt_fraction: Annotated[float, NO_BOOL, Field(ge=0, lt=1)]
     seed: Seed
     shared_patients: SharedPatients
 

@@ -19,6 +19,13 @@ class Tissue(StrEnum):
     LYMPH_NODE = "lymph_node"
 
 
+class Laboratory(StrEnum):
+    """Where a synthetic domain was stained and scanned; see `pipeline.synthetic.stains`."""
+
+    HOME = "home"
+    AWAY = "away"
+
+
 class SharedPatients(StrEnum):
     """What to do with a patient on both sides of a split."""
 
@@ -204,6 +211,47 @@ class TestTime(StrEnum):
     MACENKO = "macenko"
     REINHARD = "reinhard"
     BATCH_NORM = "batch_norm"
+
+
+class UnsupervisedScore(StrEnum):
+    """What says without a label how well a model suits a domain; see `pipeline.adaptation.watching`."""
+
+    MUTUAL_INFORMATION = "mutual_information"
+
+
+class AdaptationMethod(StrEnum):
+    """How a model is brought to a domain's images without their labels; see `pipeline.adaptation.methods`."""
+
+    BATCH_NORM = "batch_norm"
+    TENT = "tent"
+    SHOT = "shot"
+    LABEL_SHIFT = "label_shift"
+    SELF_TRAINING = "self_training"
+    SFDA_DEP = "sfda_dep"
+
+
+class AdaptedTo(StrEnum):
+    """Which images of a domain a model is adapted to.
+
+    Those that no score is made of (inductive), or the very ones that are scored (transductive), still without labels.
+    """
+
+    TRAIN_AND_VAL = "train_and_val"
+    TEST = "test"
+
+
+class BatchNormStatistics(StrEnum):
+    """What batch norm normalizes by while a model is adapted: what it learned with, or what the images have."""
+
+    SOURCE = "source"
+    TARGET = "target"
+
+
+class Evidence(StrEnum):
+    """What speaks for an image's class: the image head, or the share of its map that is foreground."""
+
+    IMAGE_HEAD = "image_head"
+    PIXELS = "pixels"
 
 
 class ThresholdRule(StrEnum):

@@ -11,8 +11,10 @@ from lightning_fabric import Fabric
 from pipeline.data.manifest import PreparedDomain, Split
 from pipeline.data.maps import Localizer, resize_map
 from pipeline.data.scored_set import ScoredSet
-from pipeline.models.files import weights_sha256
+from pipeline.models.files import ModelInfo, weights_sha256
 from pipeline.models.loading import as_localizer, load_net, map_params
+from pipeline.models.pixelcam import PixelCAM
+from pipeline.models.teacher import Teacher
 from pipeline.params.config import Params
 from pipeline.params.errors import PixelCAMError
 from pipeline.params.vocabulary import BACKGROUND, PixelClasses, Refinement, name_pixel_classes
@@ -51,6 +53,20 @@ def extract_pseudo_labels(
         PixelCAMError: there is no training image, one cannot be read, or the teacher is damaged.
     """
     model, info = load_net(teacher)
+    return extract_from(model, info, source, made_by=weights_sha256(teacher), params=params, output=output, depth=depth)
+
+
+def extract_from(
+    model: Teacher | PixelCAM,
+    info: ModelInfo,
+    source: PreparedDomain,
+    *,
+    made_by: str,
+    params: Params,
+    output: Path,
+    depth: int | None = None,
+) -> dict[str, Any]:
+    """Do the same with a model at hand, which `info` describes and the SHA-256 `made_by` names in the store."""
     fabric = make_fabric()
     read = map_params(model, params)
     image_scale = read.image_scale
@@ -80,7 +96,7 @@ def extract_pseudo_labels(
         "encoder": info.encoder.name,
         "image_ids": [row.image for row in images.manifest.rows],
         "precision": str(fabric.strategy.precision.precision),
-        "teacher_sha256": weights_sha256(teacher),
+        "teacher_sha256": made_by,
     }
     if is_first():
         names = name_pixel_classes(params.model.pixel_classes, source.classes)

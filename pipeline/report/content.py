@@ -4,36 +4,32 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import pandas as pd
-import torch
 
-from pipeline.data.image_store import SquareReader
 from pipeline.data.manifest import ManifestRow, PreparedDomain, Split
-from pipeline.data.maps import Localization, Localizer, resize_map
 from pipeline.data.pixels import read_row, read_row_mask
-from pipeline.evaluation.at_test_time import Adapter
-from pipeline.evaluation.domains import Chain, Models, load_models, read_size, scored_images
-from pipeline.evaluation.tables import choose_images, read_per_image_table
+from pipeline.evaluation.domains import Chain
+from pipeline.evaluation.tables import read_per_image_table
 from pipeline.metrics.scores import ModelName
 from pipeline.models.files import DESCRIPTION, HISTORY, WEIGHTS
 from pipeline.params.config import Params
 from pipeline.params.errors import PixelCAMError
-from pipeline.params.vocabulary import BACKGROUND, Selection, name_pixel_classes
+from pipeline.params.vocabulary import Selection, name_pixel_classes
 from pipeline.pseudo_labels.store import PseudoLabelStore
+from pipeline.report.adaptation_files import read_adaptations
+from pipeline.report.gallery import load_looker, look_at_gallery
 from pipeline.report.matrix import read_matrix
 from pipeline.report.overlays import describe_rule
 from pipeline.report.parts import (
     DomainReport,
-    GalleryImage,
     LabelQuality,
     LabelRound,
-    ModelView,
     PixelLabels,
     ReportContent,
     Setting,
@@ -41,7 +37,6 @@ from pipeline.report.parts import (
 )
 from pipeline.report.provenance import commit_of_files, hash_of_files
 from pipeline.report.slide_files import read_slides
-from pipeline.runtime.devices import make_fabric
 from pipeline.runtime.files import sha256_of
 
 TRAINING_IMAGES: Final = 12  # at most: they show what labels look like, however large the gallery
@@ -61,6 +56,8 @@ class ReportSources:
         per_image: CSV.
         curves: CSV.
         matrix: CSV.
+        adaptation: JSON.
+        adapted: by domain, the folder of PixelCAM adapted to it.
         slides: the folder of whole slides.
         code: the files that make the page, in the order in which they are hashed.
         root: the folder of the project, above `code`.
@@ -74,6 +71,8 @@ class ReportSources:
     per_image: Path
     curves: Path
     matrix: Path
+    adaptation: Path
+    adapted: Mapping[str, Path]
     slides: Path
     code: Sequence[Path]
     root: Path
@@ -99,7 +98,11 @@ def gather_report(domains: list[PreparedDomain], sources: ReportSources, params:
     scores = _read_scores(sources.scores, domains)
     per_image = read_per_image_table(sources.per_image)
     matrix = read_matrix(sources.matrix)
-    looker = _load_looker(domains[0], sources, params)
+    adaptations = read_adaptations(
+        sources.adaptation, [domain.name for domain in domains if domain.name in sources.adapted]
+    )
+    chain = Chain(teacher=sources.teacher, pixelcam=sources.pixelcam)
+    looker = load_looker(domains[0], chain, adapted=sources.adapted, params=params)
     stores = {learner: PseudoLabelStore(path) for learner, path in sources.stores.items()}
     return ReportContent(
         domains=[
@@ -107,7 +110,7 @@ def gather_report(domains: list[PreparedDomain], sources: ReportSources, params:
                 name=domain.name,
                 in_domain=domain.name == params.source,
                 scores=scores[domain.name],
-                gallery=list(_gallery(domain, looker, per_image, params)),
+                gallery=list(look_at_gallery(domain, looker, per_image)),
             )
             for domain in domains
         ],
@@ -131,6 +134,7 @@ def gather_report(domains: list[PreparedDomain], sources: ReportSources, params:
         setting=_setting(params),
         provenance=_provenance(domains, sources, params),
         slides=read_slides(sources.slides, domains, most=params.report.images_per_domain),
+        adaptations=adaptations,
     )
 
 
@@ -150,85 +154,6 @@ def _setting(params: Params) -> Setting:
         test_time=params.evaluate_ood.test_time[0],
         selections={model: training.selection.value for model, training in trainings.items()},
         masks_select=any(training.selection is Selection.VAL_PXAP for training in trainings.values()),
-    )
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Looker:
-    """Both models on their device, and what is done at test time before they look at images of `image_size` pixels."""
-
-    models: Models
-    adapter: Adapter
-    params: Params
-    image_size: int
-    device: torch.device
-
-    def localizers(self, domain: PreparedDomain) -> dict[ModelName, Localizer]:
-        """Return the models as they were scored on a domain."""
-        tested = scored_images(domain, domain.manifest.of_split(Split.TEST), self.params, image_size=self.image_size)
-        return self.adapter(self.models, tested, device=self.device)
-
-
-def _load_looker(source: PreparedDomain, sources: ReportSources, params: Params) -> _Looker:
-    device = make_fabric().device
-    chain = Chain(teacher=sources.teacher, pixelcam=sources.pixelcam)
-    image_size = read_size(chain, params)
-    adapter = Adapter(
-        params.evaluate_ood.test_time[0],
-        params,
-        image_scale=max(params.cam.image_scale, params.pixelcam_map.image_scale),
-        source=lambda: SquareReader(source.manifest.of_split(Split.TRAIN), size=image_size),
-    )
-    models = load_models(chain, params.evaluate_ood.weights[0], device=device)
-    return _Looker(models=models, adapter=adapter, params=params, image_size=image_size, device=device)
-
-
-def _gallery(
-    domain: PreparedDomain, looker: _Looker, per_image: pd.DataFrame, params: Params
-) -> Iterator[GalleryImage]:
-    """Yield the chosen test images of a domain with what both models make of them."""
-    chosen = choose_images(per_image, domain=domain.name, count=params.report.images_per_domain)
-    rows = {row.image: row for row in domain.manifest.of_split(Split.TEST).rows}
-    shown = replace(domain.manifest, rows=tuple(rows[choice.image] for choice in chosen))
-    of_domain = per_image[per_image["domain"] == domain.name]
-    localizers = looker.localizers(domain)
-    for batch in scored_images(domain, shown, params, image_size=looker.image_size):
-        said = {
-            name: localizer(batch.images.to(looker.device), batch.class_idx.to(looker.device))
-            for name, localizer in localizers.items()
-        }
-        for index, image_id in enumerate(batch.image_ids):
-            views = {
-                name: _view(of_domain, image_id, name, found, index, side=params.evaluate_ood.map_size)
-                for name, found in said.items()
-            }
-            yield GalleryImage(
-                name=image_id,
-                label=rows[image_id].label,
-                reason=next(choice.reason for choice in chosen if choice.image == image_id),
-                image=read_row(domain.manifest, rows[image_id]),
-                mask=batch.masks[index].numpy() if bool(batch.has_mask[index]) else None,
-                teacher=views[ModelName.TEACHER],
-                pixelcam=views[ModelName.PIXELCAM],
-            )
-
-
-def _view(
-    scores: pd.DataFrame, image_id: str, model: ModelName, said: Localization, index: int, *, side: int
-) -> ModelView:
-    """Return what a model said about the image at `index` of a batch; pixels' classes as they are scored, at `side`."""
-    row = scores[(scores["image"] == image_id) & (scores["model"] == model.value)].iloc[0]
-    heat, classes = said.maps[index : index + 1].float(), None
-    if said.class_maps is not None:
-        best = 1 + resize_map(said.class_maps[index : index + 1].float(), (side, side)).argmax(dim=1)
-        region = resize_map(heat, (side, side)) >= float(row["threshold"])
-        classes = best.where(region, BACKGROUND)[0].to(torch.uint8).cpu().numpy()
-    return ModelView(
-        map=heat[0].cpu().numpy(),
-        classes=classes,
-        predicted_class=str(row["predicted_class"]),
-        dice=_number_or_none(row["dice"]),
-        false_positive_share=_number_or_none(row["false_positive_share"]),
     )
 
 
@@ -300,6 +225,7 @@ def _provenance(domains: Sequence[PreparedDomain], sources: ReportSources, param
             "scores": sha256_of(sources.scores),
             "scores of each image": sha256_of(sources.per_image),
             "domain matrix": sha256_of(sources.matrix),
+            **{f"PixelCAM adapted to {name}": sha256_of(path / WEIGHTS) for name, path in sources.adapted.items()},
             **{f"images and masks of {domain.name}": _hash_of_images(domain) for domain in domains},
         },
         "Parameters": dict(_flatten(values)),
@@ -318,10 +244,6 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield from _flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", json.dumps(value, ensure_ascii=False)
-
-
-def _number_or_none(value: object) -> float | None:
-    return None if pd.isna(value) else float(value)  # type: ignore[call-overload, arg-type]
 
 
 def _read_scores(path: Path, domains: Iterable[PreparedDomain]) -> dict[str, Any]:

@@ -1,19 +1,19 @@
-"""The domain matrix as tables for people: every domain, what each selection would have given, and mean over seeds."""
+"""The domain matrix as tables for people: domains, selections of weights, means over seeds, and adapted models."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import pandas as pd
 
 from pipeline.params.errors import PixelCAMError
-from pipeline.params.vocabulary import TestTime, Weights
+from pipeline.params.vocabulary import AdaptationMethod, TestTime, Weights
 from pipeline.report.parts import MODELS
-from pipeline.report.wording import percent
+from pipeline.report.wording import percent, tenths_over
 
 SCORES: Final = {"pxap": "PxAP", "accuracy": "Accuracy"}  # of the matrix' columns those that the tables show
-TEXT_COLUMNS: Final = ("weights", "test_time", "domain", "model")
+TEXT_COLUMNS: Final = ("weights", "test_time", "adapted_to", "adaptation", "domain", "model")
 COLUMNS: Final = ("seed", *TEXT_COLUMNS, "in_domain", *SCORES, *(f"{score}_drop" for score in SCORES))
 TEST_TIME: Final = {
     TestTime.NONE: "images as they are",
@@ -28,6 +28,17 @@ WEIGHTS: Final = {
     Weights.VAL_LOSS: "lowest loss on validation",
     Weights.VAL_PXAP: "best PxAP on validation masks (B-LOC)",
 }
+METHODS: Final = {
+    AdaptationMethod.BATCH_NORM: "AdaBN",
+    AdaptationMethod.TENT: "Tent",
+    AdaptationMethod.SHOT: "SHOT",
+    AdaptationMethod.LABEL_SHIFT: "label shift",
+    AdaptationMethod.SELF_TRAINING: "self-training",
+    AdaptationMethod.SFDA_DEP: "SFDA-DeP",
+}
+SOURCE_ONLY: Final = "source_only"  # as the matrix calls what is no method
+SUPERVISED: Final = "supervised"
+TRANSDUCTIVE: Final = ", transductive"  # at the end of a method's name
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,7 @@ def read_matrix(path: Path) -> pd.DataFrame:
     """Read the domain matrix; names stay text, even "NA" or "007".
 
     Its first rows, one per domain and model, are the scores proper; then follow other options at test time, other
-    selections' weights, and other seeds, each with all else as in the first.
+    selections' weights, and other seeds, each with all else as in the first, and models that were adapted to a domain.
 
     Raises:
         PixelCAMError: the file is missing or is no such table.
@@ -114,10 +125,53 @@ def seed_count(matrix: pd.DataFrame) -> int:
     return int(_proper(matrix, free="seed")["seed"].nunique())
 
 
+def adaptation_groups(matrix: pd.DataFrame) -> tuple[Group, ...]:
+    """Return a group per domain that models were adapted to, or trained on as a bound; none where there is none.
+
+    Its rows are the models before, each adaptation, and the bound; details are changes from before, in points.
+    """
+    before = _proper(matrix, free="")
+    adapted = matrix[matrix["adapted_to"] == matrix["domain"]]
+    return tuple(
+        Group(str(domain), tuple(_adaptation_rows(before[before["domain"] == domain], of_domain)))
+        for domain, of_domain in adapted.groupby("domain", sort=False)
+    )
+
+
+def _adaptation_rows(before: pd.DataFrame, adapted: pd.DataFrame) -> Iterator[Row]:
+    known = {(str(row["model"]), score): _known(row[score]) for _, row in before.iterrows() for score in SCORES}
+
+    def change(row: pd.Series, score: str) -> str:
+        moved = tenths_over(_known(row[score]), known.get((str(row["model"]), score)))
+        if row["adaptation"] == SOURCE_ONLY or moved is None:
+            return ""
+        return _moved(moved / 1000) if moved else "as before"
+
+    for row in _rows(pd.concat([before, adapted]), by="adaptation", detail=change):
+        title, note = _describe_adaptation(row.title)
+        yield replace(row, title=title, note=note)
+
+
+def _describe_adaptation(name: str) -> tuple[str, str]:
+    """Return what people call a row of the column `adaptation`, and what they must know of it."""
+    if name == SOURCE_ONLY:
+        return "source only", "no image of the domain was seen"
+    if name == SUPERVISED:
+        return "supervised", "learned from the domain's labels and masks: a bound"
+    method = name.removesuffix(TRANSDUCTIVE)
+    title = METHODS.get(method, method)  # type: ignore[call-overload]
+    if method == name:
+        return title, "other images of the domain, without labels"
+    return f"{title}{TRANSDUCTIVE}", "adapted to the very images that are scored"
+
+
 def _proper(matrix: pd.DataFrame, *, free: str) -> pd.DataFrame:
-    """Return the rows that differ from the first in seed, weights and option at test time by `free` alone."""
+    """Return the rows that differ from the first in seed, weights and option at test time by `free` alone.
+
+    So none is of a model that was adapted.
+    """
     first = matrix.iloc[0]
-    kept = pd.Series(data=True, index=matrix.index)
+    kept = matrix["adaptation"] == SOURCE_ONLY
     for column in ("seed", "weights", "test_time"):
         if column != free:
             kept &= matrix[column] == first[column]
@@ -142,7 +196,12 @@ def _drop(row: pd.Series, score: str) -> str:
     drop = _known(row[f"{score}_drop"])
     if bool(row["in_domain"]) or drop is None:
         return ""
-    return f"{'gain' if drop < 0 else 'drop'} {percent(abs(drop))}"
+    return _moved(-drop)
+
+
+def _moved(change: float) -> str:
+    """Say by how many points a score has risen or fallen."""
+    return f"{'gain' if change > 0 else 'drop'} {percent(abs(change))}"
 
 
 def _spread(rows: pd.DataFrame) -> Iterator[Cell]:

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib import colormaps
 
 from pipeline.params.vocabulary import Approach
+from pipeline.report.adaptation import Gallery, adapted_sections
 from pipeline.report.charts import (
     calibration_charts,
     convergence_chart,
@@ -24,7 +25,14 @@ from pipeline.report.charts import (
     precision_recall_charts,
     training_charts,
 )
-from pipeline.report.matrix import TEST_TIME, domain_groups, seed_count, seed_groups, selection_groups
+from pipeline.report.matrix import (
+    TEST_TIME,
+    adaptation_groups,
+    domain_groups,
+    seed_count,
+    seed_groups,
+    selection_groups,
+)
 from pipeline.report.overlays import HEAT_COLOURS, label_colours
 from pipeline.report.parts import MODELS, DomainReport, ReportContent
 from pipeline.report.pictures import Case, bytes_per_image, gallery_case, training_case
@@ -61,11 +69,12 @@ def render_report(content: ReportContent) -> str:
     script = environment.get_template(SCRIPT).render()
     domains = list(content.domains)
     most_bytes = bytes_per_image(sum(len(domain.gallery) for domain in domains) + len(content.learned_from))
+    sections = [_domain_section(domain, most_bytes) for domain in domains]
     return environment.get_template("report.html.j2").render(
         script_hash=b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
         source=next(domain.name for domain in domains if domain.in_domain),
         verdict=describe_verdict([(domain.name, domain.in_domain, domain.scores) for domain in domains]),
-        domains=[_domain_section(domain, most_bytes) for domain in domains],
+        domains=sections,
         convergence=convergence_chart(content.histories),
         converged=[
             said
@@ -83,6 +92,14 @@ def render_report(content: ReportContent) -> str:
         selections=selection_groups(content.matrix),
         seeds=seed_groups(content.matrix),
         seed_count=seed_count(content.matrix),
+        adaptations=adaptation_groups(content.matrix),
+        adapted=adapted_sections(
+            content.adaptations,
+            {
+                domain.name: _numbered(number, domain, section)
+                for number, (domain, section) in enumerate(zip(domains, sections, strict=True), start=1)
+            },
+        ),
         calibration=calibration_charts(domains, content.confidences),
         pixel_calibration=pixel_calibration_charts(domains),
         labels=list(dict.fromkeys(image.label for domain in domains for image in domain.gallery)),
@@ -110,6 +127,14 @@ def _domain_section(domain: DomainReport, most_bytes: int) -> _DomainSection:
         collapsed=tuple(title for model, title in MODELS.items() if domain.scores[model].get("collapsed")),
         cases=tuple(gallery_case(image, domain=domain.name, most_bytes=most_bytes) for image in domain.gallery),
     )
+
+
+def _numbered(number: int, domain: DomainReport, section: _DomainSection) -> Gallery:
+    """Return the images of a domain's gallery by the numbers that the template gives them."""
+    return [
+        (f"{number}-{place}", image, case)
+        for place, (image, case) in enumerate(zip(domain.gallery, section.cases, strict=True), start=1)
+    ]
 
 
 def _heat_gradient() -> str:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from pipeline.params.vocabulary import Approach, PixelHeadName, TestTime, Weights
+from pipeline.report.adaptation_parts import AdaptedDomain
 from pipeline.report.overlays import Picture
 from pipeline.report.slide_parts import SlidesReport
 
@@ -38,7 +39,8 @@ class ModelView:
 class GalleryImage:
     """A test image with both models' views; `reason` says why it is shown ("best of 48").
 
-    `image` is uint8 (H, W, 3); `mask` is bool (h, w) of any size, or None where the truth is unknown.
+    `image` is uint8 (H, W, 3); `mask` is bool (h, w) of any size, or None where the truth is unknown; `adapted` is what
+    PixelCAM says once it is adapted to the domain, or None where it is not.
     """
 
     name: str
@@ -48,6 +50,7 @@ class GalleryImage:
     mask: npt.NDArray[np.bool_] | None
     teacher: ModelView
     pixelcam: ModelView
+    adapted: ModelView | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -155,6 +158,7 @@ class ReportContent:
         setting: what of the params the page puts into words.
         provenance: sections of names and values, such as {"params": {...}, "versions": {...}}.
         slides: whole slides, of the domains that have any.
+        adaptations: of the domains that models were adapted to.
     """
 
     domains: Sequence[DomainReport]
@@ -167,3 +171,4 @@ class ReportContent:
     setting: Setting
     provenance: Mapping[str, Mapping[str, str]]
     slides: Sequence[SlidesReport] = ()
+    adaptations: Sequence[AdaptedDomain] = ()

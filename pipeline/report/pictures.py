@@ -138,11 +138,11 @@ def gallery_case(shown: GalleryImage, *, domain: str, most_bytes: int) -> Case:
     """Show a test image with both models' maps, the teacher's first."""
     views = {"teacher": shown.teacher, "pixelcam": shown.pixelcam}
     layers = [
-        Layer(
-            uri=_map_uri(view.map),
-            alt=f"{MODELS[model]}'s map over {shown.name}: {_judge(view, label=shown.label)}",
+        view_layer(
+            view,
+            shown,
             title="Teacher's CAM" if model == "teacher" else "PixelCAM's map",
-            detail=_judge(view, label=shown.label),
+            alt=f"{MODELS[model]}'s map over {shown.name}",
         )
         for model, view in views.items()
     ]
@@ -166,6 +166,12 @@ def gallery_case(shown: GalleryImage, *, domain: str, most_bytes: int) -> Case:
         "gain": "" if pixelcam is None or teacher is None else f"{pixelcam - teacher:.6f}",
     }
     return _case(shown, domain=domain, reason=shown.reason, layers=tuple(layers), facts=facts, most_bytes=most_bytes)
+
+
+def view_layer(view: ModelView, shown: GalleryImage, *, title: str, alt: str) -> Layer:
+    """Return a model's map over an image with what the model made of it."""
+    said = _judge(view, label=shown.label)
+    return Layer(uri=_map_uri(view.map), alt=f"{alt}: {said}", title=title, detail=said)
 
 
 def training_case(shown: TrainingImage, rounds: Sequence[LabelRound], *, most_bytes: int) -> Case:

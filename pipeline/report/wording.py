@@ -149,7 +149,21 @@ def _compare(*, teacher: float | None, pixelcam: float | None) -> _Comparison | 
     if teacher is None or pixelcam is None:
         return None
     printed = {"teacher": percent(teacher), "pixelcam": percent(pixelcam)}
-    return _Comparison(**printed, tenths=round(float(printed["pixelcam"]) * 10) - round(float(printed["teacher"]) * 10))
+    return _Comparison(**printed, tenths=tenths_over(pixelcam, teacher) or 0)
+
+
+def tenths_over(score: float | None, other: float | None) -> int | None:
+    """Return by how many tenths of a point one score as it is printed lies above another; None if undefined."""
+    if score is None or other is None:
+        return None
+    return round(float(percent(score)) * 10) - round(float(percent(other)) * 10)
+
+
+def signed(tenths: int | None) -> str:
+    """Write tenths of a point as points with their sign; a dash where they are not defined."""
+    if tenths is None:
+        return NOT_DEFINED
+    return f"{'+' if tenths > 0 else MINUS if tenths < 0 else '±'}{abs(tenths) / 10:.1f}"
 
 
 def _describe(verb: str, measure: str, comparison: _Comparison | None, *, rival: str) -> str:
@@ -164,24 +178,22 @@ def _describe(verb: str, measure: str, comparison: _Comparison | None, *, rival:
 
 def score_row(title: str, key: str, *, teacher: Mapping[str, Any], pixelcam: Mapping[str, Any]) -> ScoreRow:
     """Set one score of the two models side by side, with its intervals where they are known."""
-    comparison = _compare(teacher=teacher[key], pixelcam=pixelcam[key])
-    tenths = 0 if comparison is None else comparison.tenths
+    tenths = tenths_over(pixelcam[key], teacher[key])
     over_teacher = pixelcam.get("over_teacher", {}).get(key)
-    sign = "+" if tenths > 0 else MINUS if tenths < 0 else "±"
     return ScoreRow(
         title=title,
         teacher=percent(teacher[key]),
-        teacher_interval=_interval(teacher.get("intervals", {}).get(key)),
+        teacher_interval=interval_words(teacher.get("intervals", {}).get(key)),
         pixelcam=percent(pixelcam[key]),
-        pixelcam_interval=_interval(pixelcam.get("intervals", {}).get(key)),
-        difference_interval=_interval(over_teacher),
-        p_value=_p_value(over_teacher),
-        difference=NOT_DEFINED if comparison is None else f"{sign}{abs(tenths) / 10:.1f}",
-        better="pixelcam" if tenths > 0 else "teacher" if tenths < 0 else "",
+        pixelcam_interval=interval_words(pixelcam.get("intervals", {}).get(key)),
+        difference_interval=interval_words(over_teacher),
+        p_value=p_value_words(over_teacher),
+        difference=signed(tenths),
+        better="" if not tenths else "pixelcam" if tenths > 0 else "teacher",
     )
 
 
-def _interval(bounds: Mapping[str, float | None] | None) -> str:
+def interval_words(bounds: Mapping[str, float | None] | None) -> str:
     """Write the ends of an interval in per cent; empty where it is not known."""
     if bounds is None or bounds["low"] is None or bounds["high"] is None:
         return ""
@@ -189,8 +201,8 @@ def _interval(bounds: Mapping[str, float | None] | None) -> str:
     return f"{low} to {high}"
 
 
-def _p_value(over_teacher: Mapping[str, float | None] | None) -> str:
+def p_value_words(difference: Mapping[str, float | None] | None) -> str:
     """Write a p value with three decimals; empty where it is not known."""
-    if over_teacher is None or over_teacher["p_value"] is None:
+    if difference is None or difference["p_value"] is None:
         return ""
-    return "p < 0.001" if over_teacher["p_value"] < 0.001 else f"p = {over_teacher['p_value']:.3f}"
+    return "p < 0.001" if difference["p_value"] < 0.001 else f"p = {difference['p_value']:.3f}"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from pipeline.params.vocabulary import Tissue
+from pipeline.params.vocabulary import Laboratory, Tissue
 from pipeline.synthetic.epithelium import (
     Atypia,
     Cytoplasm,
@@ -123,7 +123,7 @@ class _Tumour:
 
 def _paint_fields(rng: np.random.Generator, plan: SlidePlan, *, size: int) -> _Palette:
     """Paint the fields of view of a slide, all in one style, node and tumour in the same tones."""
-    style = draw_style(rng, Tissue.LYMPH_NODE)
+    style = draw_style(rng, Tissue.LYMPH_NODE, Laboratory.HOME)
     tumour = _Tumour(
         growth=replace(draw_metastasis(rng, share=0.8), clustering=0.3, slits=rng.uniform(0.02, 0.35)),
         stroma=replace(draw_stroma_style(rng), muscle=0.0, clefts=0.0),

@@ -6,16 +6,18 @@ dark stays dark: what is left to tell the class is the architecture. The stroma 
 if it took part, it would give the class away by what it had to make up for.
 """
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 from scipy import ndimage
 
-from pipeline.params.vocabulary import Tissue
-from pipeline.synthetic.frame import BoolMap, FloatMap
+from pipeline.params.vocabulary import Laboratory, Tissue
+from pipeline.synthetic.frame import FIELD_WIDTH, BoolMap, FloatMap
 
 Amount = npt.NDArray[np.floating[Any]] | float  # of a dye: a map (H, W) or one value
 
@@ -45,7 +47,7 @@ class StainMaps:
 
 
 @dataclass(frozen=True)
-class _Laboratory:
+class _Equipment:
     """What a laboratory's stain and scanner have in common; each slide varies around it."""
 
     haematoxylin: tuple[float, float, float]  # optical density in red, green, blue
@@ -54,27 +56,44 @@ class _Laboratory:
     balance: tuple[float, float]  # range of haematoxylin's share in it
     white: tuple[float, float, float]  # the empty slide, in [0, 1]
     blur: tuple[float, float]  # of the section's thickness and the optics, micrometres
+    defocus: float  # of the scanner, micrometres
+    jpeg_quality: int | None  # of its files, 1 to 100; None where they lose nothing
 
 
 # The first is near the vectors of Ruifrok and Johnston (2001); the second a bluer haematoxylin and an orange eosin.
-_LABORATORIES = {
-    Tissue.COLON: _Laboratory(
+_HOME = {
+    Tissue.COLON: _Equipment(
         haematoxylin=(0.64, 0.71, 0.29),
         eosin=(0.13, 0.96, 0.25),
         strength=(0.40, 0.78),
         balance=(0.36, 0.60),
         white=(0.965, 0.955, 0.970),
         blur=(0.35, 0.62),
+        defocus=0.0,
+        jpeg_quality=None,
     ),
-    Tissue.LYMPH_NODE: _Laboratory(
+    Tissue.LYMPH_NODE: _Equipment(
         haematoxylin=(0.73, 0.64, 0.23),
         eosin=(0.09, 0.88, 0.40),
         strength=(0.45, 0.80),
         balance=(0.52, 0.70),
         white=(0.955, 0.945, 0.915),
         blur=(0.50, 0.78),
+        defocus=0.0,
+        jpeg_quality=None,
     ),
 }
+# Another hospital's, alike for every tissue: a blue haematoxylin and a salmon eosin, both pale, under a yellowish lamp.
+_AWAY = _Equipment(
+    haematoxylin=(0.82, 0.55, 0.16),
+    eosin=(0.07, 0.76, 0.65),
+    strength=(0.30, 0.52),
+    balance=(0.46, 0.66),
+    white=(0.940, 0.930, 0.880),
+    blur=(0.35, 0.62),
+    defocus=0.85,
+    jpeg_quality=60,
+)
 
 
 @dataclass(frozen=True)
@@ -88,31 +107,36 @@ class SlideStyle:
     gamma: float
     blur: float  # micrometres
     noise: float  # standard deviation in [0, 1] at white
+    defocus: float  # standard deviation of a Gaussian, micrometres
+    jpeg_quality: int | None  # 1 to 100; None: nothing is lost
 
 
-def draw_style(rng: np.random.Generator, tissue: Tissue) -> SlideStyle:
+def draw_style(rng: np.random.Generator, tissue: Tissue, laboratory: Laboratory) -> SlideStyle:
     """Draw a slide's stain strength, balance, hue and scan, whatever the slide shows."""
-    laboratory = _LABORATORIES[tissue]
-    vectors = np.array([laboratory.haematoxylin, laboratory.eosin]) + rng.normal(0.0, 0.035, (2, 3))
+    equipment = _AWAY if laboratory is Laboratory.AWAY else _HOME[tissue]
+    vectors = np.array([equipment.haematoxylin, equipment.eosin]) + rng.normal(0.0, 0.035, (2, 3))
     vectors = np.maximum(vectors, 0.02)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    strength, share = rng.uniform(*laboratory.strength), rng.uniform(*laboratory.balance)
-    white = np.array(laboratory.white) + rng.normal(0.0, 0.012, 3)
+    strength, share = rng.uniform(*equipment.strength), rng.uniform(*equipment.balance)
+    white = np.array(equipment.white) + rng.normal(0.0, 0.012, 3)
     return SlideStyle(
         vectors=vectors.astype(np.float32),
         means=(strength * share, strength * (1.0 - share)),
         white=np.minimum(white, 1.0).astype(np.float32),
         empty=rng.uniform(0.004, 0.025),
         gamma=rng.uniform(0.92, 1.12),
-        blur=rng.uniform(*laboratory.blur),
+        blur=rng.uniform(*equipment.blur),
         noise=rng.uniform(0.006, 0.016),
+        defocus=equipment.defocus,
+        jpeg_quality=equipment.jpeg_quality,
     )
 
 
 def scan(rng: np.random.Generator, stains: StainMaps, style: SlideStyle) -> npt.NDArray[np.uint8]:
-    """Return what the scanner records: uint8 (H, W, 3), sRGB.
+    """Return what the scanner records of a whole field of view: uint8 (H, W, 3), sRGB.
 
-    Light falls off as 10 to the minus optical density (Beer-Lambert), the sensor adds noise that grows with the light.
+    Light falls off as 10 to the minus optical density (Beer-Lambert), a lens out of focus blurs it, the sensor adds
+    noise that grows with the light, and files that are compressed lose some of it.
     """
     amounts = np.stack(
         [
@@ -123,9 +147,21 @@ def scan(rng: np.random.Generator, stains: StainMaps, style: SlideStyle) -> npt.
     ).astype(np.float32)
     density = (amounts[..., :1] * style.vectors[0] + amounts[..., 1:] * style.vectors[1]) * np.float32(style.gamma)
     light = style.white * np.power(np.float32(10.0), -density)
+    if style.defocus > 0:
+        sigma = style.defocus * len(light) / FIELD_WIDTH
+        light = ndimage.gaussian_filter(light, (sigma, sigma, 0.0), mode="nearest", truncate=3.0)
     noise = rng.standard_normal(light.shape, dtype=np.float32)
     light = light + np.float32(style.noise) * np.sqrt(light) * noise
-    return np.asarray(np.rint(np.clip(light, 0.0, 1.0) * 255.0), dtype=np.uint8)
+    recorded = np.asarray(np.rint(np.clip(light, 0.0, 1.0) * 255.0), dtype=np.uint8)
+    return recorded if style.jpeg_quality is None else _compressed(recorded, quality=style.jpeg_quality)
+
+
+def _compressed(image: npt.NDArray[np.uint8], *, quality: int) -> npt.NDArray[np.uint8]:
+    """Return what is left of an image (H, W, 3) in a JPEG file."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, format="JPEG", quality=quality)
+    with Image.open(file, formats=["JPEG"]) as compressed:
+        return np.array(compressed, dtype=np.uint8)
 
 
 _LEVELS = np.linspace(0.0, 1.0, 257)

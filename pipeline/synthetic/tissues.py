@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.params.vocabulary import Tissue
+from pipeline.params.vocabulary import Laboratory, Tissue
 from pipeline.synthetic.epithelium import (
     add_crypt_cells,
     add_debris,
@@ -239,7 +239,14 @@ class RenderedImage:
 
 
 def render_image(
-    tissue: Tissue, *, class_idx: int, size: int, seed: int, index: int, classes: int = 2
+    tissue: Tissue,
+    *,
+    class_idx: int,
+    size: int,
+    seed: int,
+    index: int,
+    classes: int = 2,
+    laboratory: Laboratory = Laboratory.HOME,
 ) -> RenderedImage:
     """Render one image of a tissue.
 
@@ -250,12 +257,13 @@ def render_image(
         seed: the data set's seed, from 0.
         index: the image's number in the data set, from 0.
         classes: how many the data set has; images of all of them have the same tones.
+        laboratory: where it was stained and scanned; it changes how the same tissue looks.
 
     Returns:
         The image and its mask; in a normal lymph node the mask is empty.
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed, index, class_idx, _STREAMS[tissue]]))
-    style = draw_style(rng, tissue)
+    style = draw_style(rng, tissue, laboratory)
     small = Frame(min(size, _COMPANION_SIZE))
     companions = [_paint(rng, tissue, class_idx=other, frame=small, style=style) for other in range(classes)]
     stains, mask = _paint(rng, tissue, class_idx=class_idx, frame=Frame(size), style=style)

@@ -7,7 +7,7 @@ import math
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +21,15 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from pipeline.models.files import State
 from pipeline.params.errors import PixelCAMError
-from pipeline.params.vocabulary import Selection
+from pipeline.params.vocabulary import Selection, UnsupervisedScore
 from pipeline.runtime.console import say
 from pipeline.runtime.files import is_shortage, replacing_folder
 
 TENSORS: Final = "state.safetensors"
 NUMBERS: Final = "state.json"
+
+
+Criterion = Selection | UnsupervisedScore
 
 
 @dataclass(frozen=True)
@@ -38,20 +41,20 @@ class Kept:
 
 
 class Keeper:
-    """Keep the weights of the best epoch for each of several selections."""
+    """Keep the weights of the best epoch for each of several criteria."""
 
-    def __init__(self, selections: set[Selection]) -> None:
-        self.selections = sorted(selections)
-        self.kept: dict[Selection, Kept] = {}
-        self.best = dict.fromkeys(self.selections, math.inf)
+    def __init__(self, criteria: Iterable[Criterion]) -> None:
+        self.criteria = sorted(criteria)
+        self.kept: dict[Criterion, Kept] = {}
+        self.best = dict.fromkeys(self.criteria, math.inf)
 
     def see(self, model: nn.Module, row: dict[str, float], epoch: int) -> None:
-        """Copy the weights if this epoch is as good as the best so far, or better, for any selection."""
-        better = [selection for selection in self.selections if _rank(row, selection) <= self.best[selection]]
+        """Copy the weights if this epoch is as good as the best so far, or better, by any criterion."""
+        better = [criterion for criterion in self.criteria if _rank(row, criterion) <= self.best[criterion]]
         state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()} if better else {}
-        for selection in better:
-            self.best[selection] = _rank(row, selection)
-            self.kept[selection] = Kept(epoch, state)
+        for criterion in better:
+            self.best[criterion] = _rank(row, criterion)
+            self.kept[criterion] = Kept(epoch, state)
 
 
 class Tally:
@@ -84,6 +87,7 @@ class TrainingState:
         keeper: the best weights so far.
         history: a row per finished epoch.
         tally: of the epoch under way; its count says how many of its batches are done.
+        memory: what else the epoch under way depends on, such as labels that were made at its start.
     """
 
     model: nn.Module
@@ -93,6 +97,7 @@ class TrainingState:
     keeper: Keeper
     history: list[dict[str, float]] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
+    memory: State = field(default_factory=dict)
 
     @property
     def epoch(self) -> int:
@@ -126,12 +131,13 @@ def save_state(state: TrainingState, folder: Path) -> None:
     tensors |= {f"kept.{epoch}.{name}": tensor for epoch, kept in epochs.items() for name, tensor in kept.items()}
     tensors |= {f"tally.{name}": total for name, total in state.tally.sums.items()}
     tensors |= {f"random.{name}": values for name, values in _random_states(state).items()}
+    tensors |= {f"memory.{name}": values for name, values in state.memory.items()}
     numbers = {
         "groups": [{name: value for name, value in group.items() if name != "params"} for group in _groups(state)],
         "schedule": state.schedule.state_dict(),
         "history": state.history,
         "count": state.tally.count,
-        "kept": {selection: kept.epoch for selection, kept in state.keeper.kept.items()},
+        "kept": {criterion: kept.epoch for criterion, kept in state.keeper.kept.items()},
         "best": state.keeper.best,
     }
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, folder / TENSORS)
@@ -162,9 +168,11 @@ def load_state(state: TrainingState, folder: Path) -> None:
     state.history[:] = numbers["history"]
     state.tally.count = numbers["count"]
     state.tally.sums = {name: value.to(state.generator.device) for name, value in _below("tally", tensors).items()}
-    for selection, epoch in numbers["kept"].items():
-        state.keeper.kept[Selection(selection)] = Kept(epoch, _below(f"kept.{epoch}", tensors))
-    state.keeper.best = {Selection(selection): best for selection, best in numbers["best"].items()}
+    criteria = {criterion.value: criterion for criterion in state.keeper.criteria}
+    for name, epoch in numbers["kept"].items():
+        state.keeper.kept[criteria[name]] = Kept(epoch, _below(f"kept.{epoch}", tensors))
+    state.keeper.best = {criteria[name]: best for name, best in numbers["best"].items()}
+    state.memory = _below("memory", tensors)
     random = _below("random", tensors)
     state.generator.set_state(random["draws"])
     torch.set_rng_state(random["cpu"])
@@ -190,9 +198,9 @@ def _below(prefix: str, tensors: State) -> State:
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
-def _rank(row: dict[str, float], selection: Selection) -> float:
+def _rank(row: dict[str, float], criterion: Criterion) -> float:
     """Return what the selected epoch has least of; among equals the later epoch is taken."""
-    match selection:
+    match criterion:
         case Selection.LAST:
             return 0.0
         case Selection.VAL_ACCURACY:
@@ -201,6 +209,8 @@ def _rank(row: dict[str, float], selection: Selection) -> float:
             return row["val_loss"]
         case Selection.VAL_PXAP:
             return -row["val_pxap"]
+        case UnsupervisedScore.MUTUAL_INFORMATION:
+            return -row["mutual_information"]
 
 
 COUNTED_PACKAGES: Final = ("pixelcam", "torch", "timm", "lightning-fabric")

@@ -1,7 +1,7 @@
 """The one training loop, for the teacher and for PixelCAM: plain gradient descent on Lightning Fabric."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,6 +28,7 @@ from pipeline.runtime.torchvision_operators import ensure_torchvision_imports
 from pipeline.training.checkpoints import (
     STOPPED,
     Checkpoint,
+    Criterion,
     Keeper,
     Kept,
     TrainingState,
@@ -47,12 +48,12 @@ class StepLosses:
     Attributes:
         total: scalar to descend.
         parts: scalars by name, for the history.
-        image_logits: float (B, K), for the training accuracy.
+        image_logits: float (B, K), for the training accuracy; None where a batch has no labels to compare with.
     """
 
     total: Tensor
     parts: Mapping[str, Tensor]
-    image_logits: Tensor
+    image_logits: Tensor | None
 
 
 class Objective(Protocol):
@@ -66,7 +67,7 @@ class TrainingResult:
     """What a training leaves.
 
     Attributes:
-        kept: the weights that each selection asked for has chosen.
+        kept: the weights that each criterion asked for has chosen.
         selection: which of them is the model.
         history: one row per epoch: epoch, step, losses by name, train_accuracy, val_loss, val_accuracy,
             learning_rate; val_pxap where it is asked for.
@@ -74,8 +75,8 @@ class TrainingResult:
         checkpoint: the training's last state, to be removed when all this is on disk.
     """
 
-    kept: dict[Selection, Kept]
-    selection: Selection
+    kept: dict[Criterion, Kept]
+    selection: Criterion
     history: pd.DataFrame
     device: str
     checkpoint: Checkpoint
@@ -127,25 +128,63 @@ def fit(
     draws = make_generator(seed, "draw", device=fabric.device)
     state = TrainingState(model, optimizer, make_schedule(optimizer, params), draws, Keeper(wanted_selections(params)))
     wrapped, wrapped_optimizer = fabric.setup(CompiledModel(model) if params.compile else model, optimizer)
-    take_step = _Stepper(wrapped, wrapped_optimizer, objective, state, fabric)
+    take_step = Stepper(wrapped, wrapped_optimizer, objective, state, fabric)
     checkpoint.load(state)
+    descend(
+        take_step,
+        steps=params.steps,
+        batches=lambda: training_set.batches(
+            state.epoch, params.batch_size, first=state.tally.count, device=fabric.device
+        ),
+        score=lambda: _score_epoch(state, validation, localizer, fabric, label),
+        checkpoint=checkpoint,
+        label=label,
+    )
+    check_finite(_sums_of(model), label=label, epoch=len(state.history))
+    history = pd.DataFrame(state.history)
+    return TrainingResult(state.keeper.kept, params.selection, history, describe_device(fabric), checkpoint)
+
+
+def descend(
+    take_step: "Stepper",
+    *,
+    steps: int,
+    batches: Callable[[], Iterator[TrainingBatch]],
+    score: Callable[[], dict[str, float]],
+    checkpoint: Checkpoint,
+    label: str,
+    is_over: Callable[[], bool] = lambda: False,
+) -> None:
+    """Take steps, epoch after epoch, and leave the state on disk after each epoch and at SIGTERM.
+
+    Args:
+        take_step: takes one; its state says how far the training is.
+        steps: how many in all; the last epoch may be short.
+        batches: returns the batches of the epoch under way that are not done yet.
+        score: returns the scores of an epoch that has come to its end.
+        checkpoint: where the state is left.
+        label: name on the progress bar.
+        is_over: says after each epoch whether that was enough.
+
+    Raises:
+        SystemExit: SIGTERM came; the state is on disk.
+    """
+    state = take_step.state
     wait_for_all()  # so that nobody removes what another still reads
-    with progress_bar(total=params.steps, label=label, done=state.step) as bar, noticing_termination() as asked_to_stop:
-        while state.step < params.steps or state.tally.count:
-            wrapped.train()
-            for batch in _rest_of_epoch(training_set, state, params, fabric.device):
+    with progress_bar(total=steps, label=label, done=state.step) as bar, noticing_termination() as asked_to_stop:
+        while (state.step < steps or state.tally.count) and not is_over():
+            remaining = batches()
+            take_step.model.train()
+            for batch in islice(remaining, steps - state.step):
                 take_step(batch)
                 bar.update()
                 if asked_to_stop.is_set() and is_first():
                     _stop(checkpoint, state, label)
-            row = _score_epoch(state, validation, localizer, fabric, label)
+            row = score()
             bar.set_postfix({name: f"{value:.3f}" for name, value in row.items()})
             state.end_epoch(row)
             if is_first():
                 checkpoint.save(state)
-    _check_finite(_sums_of(model), label=label, epoch=len(state.history))
-    history = pd.DataFrame(state.history)
-    return TrainingResult(state.keeper.kept, params.selection, history, describe_device(fabric), checkpoint)
 
 
 def _score_epoch(
@@ -155,18 +194,10 @@ def _score_epoch(
     copy_from_first(state.model.buffers())
     with fabric.autocast():  # not through Fabric's wrapper: processes may have batches in different number
         row = state.tally.means() | validate(state.model, validation, fabric.device)
-    _check_finite(row, label=label, epoch=state.epoch)
-    if Selection.VAL_PXAP in state.keeper.selections:
+    check_finite(row, label=label, epoch=state.epoch)
+    if Selection.VAL_PXAP in state.keeper.criteria:
         row["val_pxap"] = localization_score(localizer, validation, fabric.device)
     return row
-
-
-def _rest_of_epoch(
-    training_set: TrainingSet, state: TrainingState, params: TrainingParams, device: torch.device
-) -> Iterator[TrainingBatch]:
-    """Yield the batches of the epoch under way that are not done yet; the last epoch may be short."""
-    batches = training_set.batches(state.epoch, params.batch_size, first=state.tally.count, device=device)
-    return islice(batches, params.steps - state.step)
 
 
 def _stop(checkpoint: Checkpoint, state: TrainingState, label: str) -> NoReturn:
@@ -178,7 +209,7 @@ def _stop(checkpoint: Checkpoint, state: TrainingState, label: str) -> NoReturn:
 
 
 @dataclass(frozen=True)
-class _Stepper:
+class Stepper:
     """One step along the gradients of a batch; model and optimizer are Fabric's wrappers of those in the state."""
 
     model: nn.Module
@@ -194,8 +225,9 @@ class _Stepper:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.state.schedule.step()
-        hits = _hit_rate(losses.image_logits, batch.class_idx)
-        parts = {**losses.parts, "train_accuracy": hits}
+        parts = dict(losses.parts)
+        if losses.image_logits is not None:
+            parts["train_accuracy"] = _hit_rate(losses.image_logits, batch.class_idx)
         means = average(torch.stack([value.detach().float() for value in parts.values()]))
         self.state.tally.add(dict(zip(parts, means, strict=True)))
 
@@ -287,7 +319,8 @@ def _check_data(training_set: TrainingSet, validation: Iterable[EvaluationBatch]
         )
 
 
-def _check_finite(row: dict[str, float], *, label: str, epoch: int) -> None:
+def check_finite(row: dict[str, float], *, label: str, epoch: int) -> None:
+    """Raise a `PixelCAMError` where a score of an epoch is NaN or infinite."""
     for name, value in row.items():
         if not math.isfinite(value):
             raise PixelCAMError(

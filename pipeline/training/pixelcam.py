@@ -33,7 +33,7 @@ from pipeline.runtime.devices import make_fabric
 from pipeline.runtime.processes import is_first
 from pipeline.training.loop import StepLosses, fit, wanted_selections
 from pipeline.training.losses import logits_at_pixels, partial_cross_entropy
-from pipeline.training.saving import save_model
+from pipeline.training.saving import class_shares, save_model
 
 
 def train_pixelcam(
@@ -160,6 +160,7 @@ def _describe(model: PixelCAM, source: PreparedDomain, params: Params) -> ModelI
         model.image_head.name,
         pixel_head=model.pixel_head.name,
         pixel_classes=params.model.pixel_classes,
+        class_shares=class_shares(source),
     )
 
 
@@ -179,11 +180,12 @@ class PixelCAMObjective:
         output: PixelCAMOutput = model(batch.images)
         logits = output.image_logits.float()
         image_loss = cross_entropy(logits, batch.class_idx)
-        pixel_loss = self._pixel_loss(output.pixel_logits.float(), batch, generator)
+        pixel_loss = self.pixel_loss(output.pixel_logits.float(), batch, generator)
         total = image_loss + self.params.pixel_loss_weight * pixel_loss + output.penalty
         return StepLosses(total, {"image_loss": image_loss, "pixel_loss": pixel_loss}, logits)
 
-    def _pixel_loss(self, pixel_logits: Tensor, batch: TrainingBatch, generator: torch.Generator) -> Tensor:
+    def pixel_loss(self, pixel_logits: Tensor, batch: TrainingBatch, generator: torch.Generator) -> Tensor:
+        """Return the partial cross-entropy of pixel logits, float32 (B, P, h, w), at pixels that are drawn here."""
         if batch.pseudo_labels is None or batch.cam is None:
             raise PixelCAMError("the joint training needs pseudo-labels; give its training set a pseudo-label store")
         labels, cam = batch.pseudo_labels, batch.cam

@@ -1,4 +1,4 @@
-"""Train the whole chain again from another seed: teacher, pseudo-labels, PixelCAM and every further round."""
+"""Train the whole chain again, from another seed or on another domain: teacher, pseudo-labels, PixelCAM, all rounds."""
 
 import shutil
 from contextlib import ExitStack
@@ -7,6 +7,7 @@ from typing import Final
 
 from pipeline.data.manifest import PreparedDomain
 from pipeline.params.config import Params
+from pipeline.params.vocabulary import Approach
 from pipeline.pseudo_labels.extraction import extract_pseudo_labels
 from pipeline.pseudo_labels.store import PseudoLabelStore
 from pipeline.runtime.collectives import from_first, wait_for_all
@@ -42,6 +43,30 @@ def repeat_chain(source: PreparedDomain, *, seed: int, params: Params, output: P
         else:
             _train_chain(source, params=seeded, folder=folder, states=states)
     if is_first() and seed != params.seed:
+        shutil.rmtree(states, ignore_errors=True)
+    wait_for_all()
+
+
+def train_bound(target: PreparedDomain, *, params: Params, output: Path, checkpoints: Path) -> None:
+    """Train a teacher, and PixelCAM with pixels from masks, on a domain itself: what adapting to it cannot surpass.
+
+    Args:
+        target: the domain, whose training images have labels and masks.
+        params: all parameters; there is one round.
+        output: folder to write, with a folder for each model.
+        checkpoints: folder for the state of trainings.
+
+    Raises:
+        PixelCAMError: an image has no mask or cannot be read, or a training diverges.
+    """
+    states = checkpoints / f"bound_{target.name}"
+    section = params.train_pixelcam.model_copy(update={"approach": Approach.SUPERVISED})
+    supervised = params.model_copy(update={"train_pixelcam": section, "rounds": {}})
+    make_fabric()  # where several processes meet
+    with ExitStack() as first_alone:
+        folder = from_first(lambda: first_alone.enter_context(replacing_folder(output)))
+        _train_chain(target, params=supervised, folder=folder, states=states)
+    if is_first():
         shutil.rmtree(states, ignore_errors=True)
     wait_for_all()
 

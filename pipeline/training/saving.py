@@ -3,24 +3,43 @@
 import hashlib
 import importlib.metadata
 import json
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 from pydantic import BaseModel
 from safetensors.torch import save_file
 
-from pipeline.models.files import DESCRIPTION, HISTORY, SCHEMA_VERSION, WEIGHTS, ModelInfo, State, weights_file
-from pipeline.params.vocabulary import Weights
-from pipeline.runtime.files import replacing_folder
+from pipeline.data.manifest import PreparedDomain, Split
+from pipeline.models.files import (
+    ADAPTATION,
+    DESCRIPTION,
+    HISTORY,
+    SCHEMA_VERSION,
+    WEIGHTS,
+    ModelInfo,
+    State,
+    weights_file,
+)
+from pipeline.params.vocabulary import Selection, Weights
+from pipeline.runtime.files import replacing_folder, write_json
 from pipeline.training.loop import TrainingResult
 
 RECORDED_PACKAGES: Final = ("pixelcam", "torch", "timm", "lightning-fabric", "zarr", "dvc")
 
 
 def save_model(
-    folder: Path, result: TrainingResult, *, info: ModelInfo, params: BaseModel, seed: int, parents: dict[str, str]
+    folder: Path,
+    result: TrainingResult,
+    *,
+    info: ModelInfo,
+    params: BaseModel,
+    seed: int,
+    parents: dict[str, str],
+    adaptation: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a model's folder, whole or not at all.
 
@@ -31,10 +50,12 @@ def save_model(
         params: the section it was trained with, recorded.
         seed: recorded.
         parents: SHA-256 of the artifacts it was made from, by name, recorded.
+        adaptation: of a model that was adapted to a domain, how; a file of its own.
     """
     description = {
         "schema_version": SCHEMA_VERSION,
         "classes": list(info.classes),
+        "class_shares": info.class_shares,
         "domain": info.domain,
         "encoder": asdict(info.encoder),
         "image_head": info.image_head,
@@ -52,11 +73,20 @@ def save_model(
     with replacing_folder(folder) as temporary:
         _save_weights(result.selected.state, temporary / WEIGHTS)
         for selection, kept in result.kept.items():
-            if selection is not result.selection:
+            if isinstance(selection, Selection) and selection is not result.selection:
                 _save_weights(kept.state, temporary / weights_file(Weights(selection)))
         text = json.dumps(description, indent=2, sort_keys=True)
         (temporary / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
         result.history.to_csv(temporary / HISTORY, index=False, float_format="%.6g", lineterminator="\n")
+        if adaptation is not None:
+            write_json(temporary / ADAPTATION, adaptation)
+
+
+def class_shares(source: PreparedDomain) -> tuple[float, ...]:
+    """Return which share of a domain's training images each class has, in the order of its classes."""
+    rows = source.manifest.of_split(Split.TRAIN).rows
+    counts = Counter(row.class_idx for row in rows)
+    return tuple(counts[class_idx] / len(rows) for class_idx in range(len(source.classes)))
 
 
 def tensors_sha256(state: State) -> str:

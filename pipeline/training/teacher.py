@@ -22,7 +22,7 @@ from pipeline.runtime.collectives import gather_rows, joint_mean, own_share, ran
 from pipeline.runtime.devices import make_fabric
 from pipeline.runtime.processes import count, is_first
 from pipeline.training.loop import StepLosses, fit, wanted_selections
-from pipeline.training.saving import save_model
+from pipeline.training.saving import class_shares, save_model
 
 HAS_CELLS: Final = (16, 32, 44, 56)  # pixels of a cell's side, in images of HAS_IMAGE_SIZE; one batch of five has none
 HAS_IMAGE_SIZE: Final = 224
@@ -161,6 +161,7 @@ def train_teacher(
         teacher.image_head.name,
         pixel_head=None,
         pixel_classes=None,
+        class_shares=class_shares(source),
     )
     if is_first():
         save_model(output, result, info=info, params=section, seed=params.seed, parents={})

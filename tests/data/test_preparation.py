@@ -13,7 +13,7 @@ from pipeline.data.manifest import Manifest, Split, read_manifest
 from pipeline.data.preparation import prepare_domain, summary
 from pipeline.params.errors import PixelCAMError
 from pipeline.params.types import SplitsDomain, SplitSizes, SyntheticDomain, TableDomain
-from pipeline.params.vocabulary import SharedPatients, Tissue
+from pipeline.params.vocabulary import Laboratory, SharedPatients, Tissue
 
 # image, label, split, patient
 ROWS = (
@@ -25,7 +25,11 @@ ROWS = (
 
 
 def _domain(
-    root: Path, *, background_class: str | None = None, shared_patients: SharedPatients = SharedPatients.REJECT
+    root: Path,
+    *,
+    background_class: str | None = None,
+    shared_patients: SharedPatients = SharedPatients.REJECT,
+    adapt_fraction: float = 0.0,
 ) -> TableDomain:
     return TableDomain(
         adapter="table",
@@ -35,6 +39,7 @@ def _domain(
         background_class=background_class,
         val_fraction=0.25,
         test_fraction=0.25,
+        adapt_fraction=adapt_fraction,
         seed=0,
         shared_patients=shared_patients,
     )
@@ -181,6 +186,32 @@ def test_a_domain_may_be_all_test_but_not_without(root: Path, output: Path) -> N
     assert "the test split has no image" in _refusal(_domain(root), output.with_name("other"))
 
 
+def test_published_test_images_become_adaptation_images_that_may_lack_a_class(root: Path, output: Path) -> None:
+    _write_table(root, [(name, "benign", "test", patient) for name, _, _, patient in ROWS])
+    manifest = prepare_domain(_domain(root, adapt_fraction=0.5), output=output)
+    assert summary(manifest) == "4 images: train 2, val 0, test 2"
+    assert not {row.patient for row in manifest.of_split(Split.TRAIN).rows} & {
+        row.patient for row in manifest.of_split(Split.TEST).rows
+    }
+    assert all(row.mask and not row.mask_selectable for row in manifest.rows)
+
+
+def test_images_without_splits_are_split_and_then_moved(root: Path, output: Path) -> None:
+    (root / "table.csv").write_text("image,label\n" + "".join(f"images/{name},{label}\n" for name, label, *_ in ROWS))
+    fractions = {"val_fraction": 0.0, "test_fraction": 1.0, "adapt_fraction": 0.5}
+    manifest = prepare_domain(_domain(root).model_copy(update=fractions), output=output)
+    for split in (Split.TRAIN, Split.TEST):
+        assert sorted(row.label for row in manifest.of_split(split).rows) == ["benign", "malignant"]
+
+
+def test_a_single_test_patient_cannot_be_shared(root: Path, output: Path) -> None:
+    message = _refusal(_domain(root, adapt_fraction=0.5), output)
+    assert message == (
+        f"{root}: adapt_fraction: expected at least two patients in the test split, one of them to adapt models to, "
+        "got P4 alone; set it to 0, or list more patients"
+    )
+
+
 def test_no_images(root: Path, output: Path) -> None:
     _write_table(root, [])
     assert "the test split has no image" in _refusal(_domain(root), output)
@@ -243,6 +274,7 @@ def _splits_domain(root: Path) -> SplitsDomain:
         background_class="normal",
         val_fraction=0.0,
         test_fraction=0.0,
+        adapt_fraction=0.0,
         seed=0,
         shared_patients=SharedPatients.REJECT,
     )
@@ -270,6 +302,7 @@ def test_synthetic_images_lie_beside_their_manifest(output: Path) -> None:
     domain = SyntheticDomain(
         adapter="synthetic",
         tissue=Tissue.LYMPH_NODE,
+        laboratory=Laboratory.HOME,
         classes=("normal", "metastatic"),
         background_class="normal",
         images=SplitSizes(train=2, val=1, test=2),

@@ -26,6 +26,7 @@ DOMAIN: dict[str, Any] = {
     "background_class": "normal",
     "val_fraction": 0.2,
     "test_fraction": 0.3,
+    "adapt_fraction": 0.0,
     "shared_patients": "reject",
     "mpp": 1.0,
     "tile_size": 64,
@@ -195,6 +196,16 @@ def test_slides_are_split_by_patient(root: Path) -> None:
     for row in manifest.rows:
         splits.setdefault(row.patient, set()).add(row.split)
     assert all(len(found) == 1 for found in splits.values())
+
+
+def test_a_share_of_the_test_slides_is_for_adapting_and_may_lack_a_class(root: Path) -> None:
+    table = TABLE.replace(",train", ",test").replace("a.tif,tumour,a.xml,1,test", "a.tif,tumour,a.xml,1,val")
+    (root / "slides.csv").write_text(table, encoding="utf-8")
+    manifest = prepare(root, adapt_fraction=0.5)
+    splits = {row.slide: row.split for row in manifest.rows}
+    assert splits == {"a.tif": Split.VAL, "c.tif": Split.VAL, "b.tif": splits["b.tif"], "d.tif": splits["d.tif"]}
+    assert {splits["b.tif"], splits["d.tif"]} == {Split.TRAIN, Split.TEST}
+    assert not any(row.mask_selectable for row in manifest.of_split(Split.TRAIN).rows)
 
 
 def test_a_patient_on_both_sides_is_refused(root: Path) -> None:

@@ -11,13 +11,13 @@ import torch
 from tiny import tiny_params
 from torch import Tensor
 
+from pipeline.adaptation.target_statistics import with_target_statistics
 from pipeline.data.maps import EvaluationBatch, Localization, scale_images
 from pipeline.encoders.encoder import build_encoder
 from pipeline.evaluation.at_test_time import (
     Adapter,
     StainNormalizedLocalizer,
     fit_stain_normalization,
-    with_target_statistics,
 )
 from pipeline.metrics.scores import ModelName
 from pipeline.models.loading import as_localizer
@@ -134,7 +134,7 @@ def test_batch_norm_measures_the_domain_at_input_size_without_its_labels(
     for name, model in models.items():
         small = [scale_images(batch.images, 1 / SCALE) for batch in batches]
         assert small[0].shape[-1] == 64
-        adapted = as_localizer(with_target_statistics(model, small, CPU), params, image_scale=SCALE)
+        adapted = as_localizer(with_target_statistics(model, small, CPU, asked_by="test"), params, image_scale=SCALE)
         found = localizers[name](images, class_idx)
         assert _equal(found, adapted(images, class_idx))
         assert _equal(found, unlabelled[name](images, class_idx))

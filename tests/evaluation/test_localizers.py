@@ -15,6 +15,7 @@ from pipeline.evaluation.domain_scores import Resampling
 from pipeline.evaluation.fitting import fit_on_validation
 from pipeline.evaluation.localizers import EvaluationDomain, evaluate_domain, localize, resize_maps
 from pipeline.evaluation.tables import jsonable
+from pipeline.metrics.bootstrap import compare
 from pipeline.metrics.scores import Evaluation, Fitted, ModelName, Scores, Threshold, ThresholdSource
 from pipeline.params.config import MaskFreeParams
 from pipeline.params.errors import PixelCAMError
@@ -308,6 +309,29 @@ class TestEvaluateDomain:
         difference = pixelcam.over_teacher["pxap"]
         assert difference.low <= difference.difference <= difference.high
         assert 0 < difference.p_value <= 1
+
+    def test_models_that_are_scored_one_after_the_other_have_the_same_resamples(self) -> None:
+        batches = (TWO_IMAGES, LAST_BATCH, TWO_IMAGES_RIGHT)
+        localizers: dict[ModelName, Localizer] = {ModelName.TEACHER: TrueClass(), ModelName.PIXELCAM: RedChannel()}
+
+        def score(domain: str, *models: ModelName) -> tuple[Evaluation, ...]:
+            return evaluate_domain(
+                {model: localizers[model] for model in models},
+                EvaluationDomain(name=domain, classes=("a", "b"), batches=batches),
+                fitted=dict.fromkeys(ModelName, Fitted(HALF, math.nan)),
+                map_size=2,
+                resampling=FEW,
+                device=CPU,
+            )
+
+        teacher, pixelcam = score("colon", *ModelName)
+        (other_teacher,), (alone,) = score("lymph_node", ModelName.TEACHER), score("colon", ModelName.PIXELCAM)
+        assert list(alone.resamples) == list(pixelcam.scores.over_teacher)
+        for name, together in pixelcam.scores.over_teacher.items():
+            difference = getattr(alone.scores, name) - getattr(teacher.scores, name)
+            assert compare(alone.resamples[name], teacher.resamples[name], difference=difference) == together
+            assert together.low < together.high, "the test could not fail"
+        assert other_teacher.resamples["pxap"].tolist() != teacher.resamples["pxap"].tolist()
 
     def test_a_class_map_is_scored_for_the_predicted_class_too(self) -> None:
         # The teacher's map is 1 for class 1 and 0 for class 0, and both images are predicted as class 0.

@@ -109,6 +109,7 @@ def evaluation_of(
         scores=scores,
         images=columns_of(images),
         histogram=pixel_histogram.empty_histogram(device=CPU) if histogram is None else histogram,
+        resamples={},
     )
 
 

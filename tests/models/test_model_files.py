@@ -22,7 +22,7 @@ from pipeline.params.errors import PixelCAMError
 from pipeline.params.vocabulary import ImageHeadName, PixelClasses, PixelHeadName, Selection, Weights
 from pipeline.runtime.files import sha256_of
 from pipeline.training import saving
-from pipeline.training.checkpoints import Checkpoint, Kept
+from pipeline.training.checkpoints import Checkpoint, Criterion, Kept
 from pipeline.training.loop import TrainingResult
 from pipeline.training.saving import save_model, tensors_sha256
 
@@ -60,7 +60,7 @@ def _result(model: nn.Module) -> TrainingResult:
     history = pd.DataFrame({"epoch": [1, 2], "step": [3, 6], "image_loss": [0.5, 1 / 3]})
     selected = model.state_dict()
     last = {name: tensor + 1 for name, tensor in selected.items()}
-    kept = {Selection.VAL_LOSS: Kept(1, selected), Selection.LAST: Kept(2, last)}
+    kept: dict[Criterion, Kept] = {Selection.VAL_LOSS: Kept(1, selected), Selection.LAST: Kept(2, last)}
     checkpoint = Checkpoint(Path("nowhere"), "0")
     return TrainingResult(kept, Selection.VAL_LOSS, history=history, device="cpu, 32-true", checkpoint=checkpoint)
 
@@ -115,6 +115,7 @@ def test_the_description_says_how_the_model_came_about(folder: Path) -> None:
     versions = description.pop("versions")
     assert versions["torch"] == torch.__version__
     assert description == {
+        "class_shares": None,
         "schema_version": 2,
         "classes": ["benign", "malignant"],
         "domain": "home",
@@ -171,7 +172,7 @@ def test_two_saves_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
 def test_the_order_of_the_weights_does_not_matter_to_the_bytes(folder: Path, tmp_path: Path) -> None:
     result = _result(_model())
     turned_state = Kept(1, dict(reversed(result.selected.state.items())))
-    kept = {Selection.LAST: result.kept[Selection.LAST], Selection.VAL_LOSS: turned_state}
+    kept: dict[Criterion, Kept] = {Selection.LAST: result.kept[Selection.LAST], Selection.VAL_LOSS: turned_state}
     turned = replace(result, kept=kept)
     _save(tmp_path / "again", turned)
     assert digests(tmp_path / "again") == digests(folder)

@@ -65,6 +65,8 @@ def test_params_are_frozen() -> None:
         ("domains.colon.classes", ["benign"], "domains.colon.classes: .*at least 2"),
         ("domains.colon.adapter", "dicom", "domains.colon: .*'synthetic', 'glas', 'splits', 'table'"),
         ("domains.glas.test_fraction", 1.2, "domains.glas.test_fraction: .*less than or equal to 1, got 1.2"),
+        ("domains.glas.adapt_fraction", 1.0, "domains.glas.adapt_fraction: .*less than 1, got 1.0"),
+        ("domains.colon.laboratory", "mine", "domains.colon.laboratory: .*'home' or 'away', got 'mine'"),
         (
             "domains.glas.shared_patients",
             "some",
@@ -155,7 +157,7 @@ def test_an_encoder_can_be_given_by_its_name_alone(tmp_path: Path) -> None:
 def test_the_last_round_is_the_final_model(tmp_path: Path) -> None:
     assert load_params(_write(tmp_path, {})).final_model == "pixelcam"
     rounds = {"round_2": "pixelcam", "round_3": "round_2"}
-    assert load_params(_write(tmp_path, {"rounds": rounds})).final_model == "round_3"
+    assert load_params(_write(tmp_path, {"rounds": rounds, "adaptation": {}})).final_model == "round_3"
 
 
 @pytest.mark.parametrize("section", list(Params.model_fields))

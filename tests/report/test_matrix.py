@@ -7,19 +7,38 @@ import pandas as pd
 import pytest
 
 from pipeline.params.errors import PixelCAMError
-from pipeline.report.matrix import Cell, domain_groups, read_matrix, seed_count, seed_groups, selection_groups
+from pipeline.params.vocabulary import AdaptationMethod
+from pipeline.report.matrix import (
+    METHODS,
+    Cell,
+    adaptation_groups,
+    domain_groups,
+    read_matrix,
+    seed_count,
+    seed_groups,
+    selection_groups,
+)
 
 NAN = float("nan")
 
 
 def variant(  # what evaluate_ood writes about one seed, selection and option at test time
-    *, seed: int = 0, weights: str = "selected", test_time: str = "none", home: float = 0.75, away: float = 0.5
+    *,
+    seed: int = 0,
+    weights: str = "selected",
+    test_time: str = "none",
+    adapted_to: str = "",
+    adaptation: str = "source_only",
+    home: float = 0.75,
+    away: float = 0.5,
 ) -> list[dict[str, object]]:
     return [
         {
             "seed": seed,
             "weights": weights,
             "test_time": test_time,
+            "adapted_to": adapted_to,
+            "adaptation": adaptation,
             "domain": domain,
             "in_domain": domain == "home",
             "model": model,
@@ -75,6 +94,40 @@ def test_what_was_not_varied_has_no_table() -> None:
     assert selection_groups(only) == ()
     assert seed_groups(only) == ()
     assert [group.title for group in domain_groups(only)] == ["images as they are"]
+
+
+def test_adapted_models_stand_beside_those_before_and_never_among_them() -> None:
+    plain = table(variant(), variant(test_time="macenko"), variant(seed=1))
+    found = table(
+        variant(),
+        variant(test_time="macenko"),
+        variant(seed=1),
+        variant(adapted_to="away", adaptation="shot", home=0.5, away=0.55),
+        variant(adapted_to="away", adaptation="tent, transductive", away=0.45),
+        variant(adapted_to="away", adaptation="supervised", weights="last", away=0.5),
+    )
+    for tables in (domain_groups, selection_groups, seed_groups):
+        assert tables(found) == tables(plain)
+    (group,) = adaptation_groups(found)
+    assert group.title == "away"
+    titles = ["source only", "SHOT", "Tent, transductive", "supervised"]
+    assert [row.title for row in group.rows] == titles
+    assert group.rows[2].note == "adapted to the very images that are scored"
+    assert [row.cells[0] for row in group.rows] == [
+        Cell("50.0", ""),
+        Cell("55.0", "gain 5.0"),
+        Cell("45.0", "drop 5.0"),
+        Cell("50.0", "as before"),
+    ]
+    assert values(group.rows[1].cells) == ["55.0", "67.5", "55.0", "55.0"], "of the domain, not of the source"
+
+
+def test_without_an_adapted_model_there_is_no_table_of_them() -> None:
+    assert adaptation_groups(table(variant(), variant(seed=1))) == ()
+
+
+def test_every_method_has_a_name_for_people() -> None:
+    assert set(METHODS) == set(AdaptationMethod)
 
 
 def test_what_is_not_defined_is_a_dash() -> None:

@@ -126,7 +126,8 @@ def matrix() -> pd.DataFrame:
         for domain in ("colon", "lymph_node")
         for model in ("teacher", "pixelcam")
     ]
-    return pd.DataFrame(rows, columns=columns).assign(pxap_drop=0.125, accuracy_drop=-0.25)
+    drops = {"pxap_drop": 0.125, "accuracy_drop": -0.25}
+    return pd.DataFrame(rows, columns=columns).assign(adapted_to="", adaptation="source_only", **drops)
 
 
 def label_round(learner: str = "pixelcam", maps: str = "the teacher's CAM (layercam)") -> LabelRound:

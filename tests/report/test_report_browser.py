@@ -5,11 +5,14 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from test_adapted_section import adapted_content, adapted_domain, adapted_model, scores
 from test_page import HOSTILE, content, gallery_image
 
 from pipeline.report.page import render_report
@@ -206,3 +209,41 @@ def test_a_script_in_a_name_is_text(page: Page) -> None:
     assert page.locator("script").count() == 1
     assert HOSTILE in page.locator("#labels h3").all_text_contents()
     assert HOSTILE in page.get_by_role("combobox", name="Class", exact=True).inner_text()
+
+
+@pytest.fixture(scope="module")
+def adapted_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("adapted") / "index.html"
+    models = {name: replace(adapted_model(), supervised=scores(0.75, 0.9)) for name in ("teacher", "pixelcam")}
+    given = adapted_content(adapted_domain(transductive=True, models=models))
+    path.write_text(render_report(given), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE])
+def test_adapted_models_stay_within_the_page(browser: Browser, adapted_file: Path, size: tuple[int, int]) -> None:
+    with opened(browser, adapted_file, size=size) as page:
+        page.get_by_role("link", name="Adapted", exact=True).click()
+        expect(page.get_by_role("heading", name="Adapted to lymph_node")).to_be_in_viewport()
+        too_wide = page.evaluate(
+            "[document.documentElement, ...document.querySelectorAll('table, .scroll, .card, .pictures')]"
+            ".filter(one => one.scrollWidth > one.clientWidth + 1).map(one => one.className || one.tagName)"
+        )
+        assert too_wide == []
+
+
+def _drawn(picture: Locator) -> np.ndarray:
+    """Return what is seen of a picture in grey, as 64 by 64 means, so that no half pixel matters."""
+    return np.asarray(Image.open(BytesIO(picture.screenshot())).convert("L").resize((64, 64), Image.Resampling.BOX))
+
+
+def test_images_before_and_after_stay_whatever_the_gallery_hides(browser: Browser, adapted_file: Path) -> None:
+    with opened(browser, adapted_file) as page:
+        picture = page.locator(".adapted .case .plain svg")
+        before = _drawn(picture).astype(float)
+        page.get_by_role("combobox", name="Domain", exact=True).select_option("colon")
+        page.get_by_role("checkbox", name="Outline").uncheck()
+        assert shown(page) == ["a.png"]
+        assert np.abs(_drawn(picture) - before).mean() < 5
+        picture.locator("use").evaluate_all("all => all.forEach(one => one.remove())")
+        assert np.abs(_drawn(picture) - before).mean() > 50

@@ -1,5 +1,6 @@
 """What the report is made of: the right images with both models' views, and every table from its own file."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 import yaml
 from commands import copy_run, run_stage
 from imports import ROOT
+from test_adapted_section import WRITTEN
 from tiny import Run
 
 from pipeline.data.images import read_image, read_mask
@@ -35,6 +37,8 @@ def _sources(run: Run) -> ReportSources:
         per_image=run.per_image,
         curves=run.curves,
         matrix=run.matrix,
+        adaptation=run.adaptation,
+        adapted={},
         slides=run.slides,
         code=[ROOT / "stages/report.py"],
         root=ROOT,
@@ -79,6 +83,31 @@ def test_maps_are_those_of_the_option_at_test_time_that_was_scored(finished: Run
     other = gather_report(_domains(finished), _sources(finished), params.model_copy(update={"evaluate_ood": changed}))
     for before, after in zip(content.domains[1].gallery, other.domains[1].gallery, strict=True):
         assert not np.allclose(before.pixelcam.map, after.pixelcam.map)
+
+
+def test_an_adapted_model_is_measured_as_the_table_of_scores_is(finished: Run, tmp_path: Path) -> None:
+    # What is called adapted is PixelCAM itself, so that it must say what PixelCAM says.
+    written = tmp_path / "adaptation.json"
+    written.write_text(json.dumps({"away": WRITTEN}), encoding="utf-8")
+    sources = replace(_sources(finished), adaptation=written, adapted={"away": finished.pixelcam})
+    found = gather_report(_domains(finished), sources, load_params(finished.params))
+    assert [domain.name for domain in found.adaptations] == ["away"]
+    home, away = found.domains
+    assert [shown.adapted for shown in home.gallery] == [None] * 3
+    for shown in away.gallery:
+        assert shown.adapted is not None
+        assert np.array_equal(shown.adapted.map, shown.pixelcam.map)
+        assert shown.adapted.predicted_class == shown.pixelcam.predicted_class
+        assert shown.adapted.dice == (
+            None if shown.pixelcam.dice is None else pytest.approx(shown.pixelcam.dice, abs=1e-6)
+        )
+        assert shown.adapted.false_positive_share == pytest.approx(shown.pixelcam.false_positive_share, abs=1e-6)
+    assert found.provenance["Artifacts (SHA-256)"]["PixelCAM adapted to away"] == sha256_of(
+        finished.pixelcam / "model.safetensors"
+    )
+    elsewhere = replace(sources, adapted={"away": finished.teacher})
+    with pytest.raises(PixelCAMError, match="teacher"):
+        gather_report(_domains(finished), elsewhere, load_params(finished.params))
 
 
 def test_a_background_image_is_shown_with_an_empty_mask(content: ReportContent) -> None:

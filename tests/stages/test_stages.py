@@ -32,7 +32,7 @@ Call = Callable[..., str]
 def _arguments(run: Run, stage: str) -> tuple[object, ...]:
     """Return a stage's arguments, in the order of dvc.yaml."""
     home = run.prepared / "home"
-    metrics = (run.quality, run.scores, run.per_image, run.curves, run.matrix)
+    metrics = (run.quality, run.scores, run.per_image, run.curves, run.matrix, run.adaptation)
     return {
         "prepare": ("home", run.params, home),
         "train_teacher": (run.params, home, run.teacher, run.checkpoints),

@@ -1,10 +1,13 @@
 """The layers beneath the synthetic images, on numbers that can be worked out by hand."""
 
+from dataclasses import replace
+from itertools import product
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist, pdist
 
-from pipeline.params.vocabulary import Tissue
+from pipeline.params.vocabulary import Laboratory, Tissue
 from pipeline.synthetic.frame import FIELD_WIDTH, Frame, pack, ramp, scatter, smooth_noise, thin
 from pipeline.synthetic.glands import distance_within
 from pipeline.synthetic.nuclei import Cells, stamp
@@ -20,6 +23,8 @@ def style_without_noise() -> SlideStyle:
         gamma=1.0,
         blur=0.0,
         noise=0.0,
+        defocus=0.0,
+        jpeg_quality=None,
     )
 
 
@@ -58,14 +63,41 @@ def test_light_follows_beer_and_lambert() -> None:
     assert np.abs(image.reshape(-1, 3) - expected).max() <= 1
 
 
+def test_a_lens_out_of_focus_spreads_a_dot_and_a_file_that_is_compressed_changes_pixels() -> None:
+    amounts = np.zeros((160, 160), dtype=np.float32)  # a pixel is a micrometre
+    amounts[80, 80] = 1.0
+    stains = StainMaps(amounts, np.zeros_like(amounts))
+    style = replace(style_without_noise(), means=(1 / amounts.size, 0.0))  # the dot keeps its amount of 1
+    sharp, blurred, compressed = (
+        scan(np.random.default_rng(0), stains, style)
+        for style in (style, replace(style, defocus=1.0), replace(style, jpeg_quality=60))
+    )
+    assert (sharp != sharp[0, 0]).any(axis=2).sum() == 1
+    dark = 1.0 - 10.0**-0.7  # of green; the middle of a Gaussian of 1 pixel holds 0.1592 of all
+    expected = np.rint(255 * 0.9 * (1.0 - 0.1592 * dark))
+    assert blurred[80, 80, 1] == pytest.approx(expected, abs=1)
+    assert compressed.shape == sharp.shape
+    assert (compressed != sharp).any(axis=2).sum() > 8
+
+
 def test_stain_vectors_have_unit_length_and_differ_between_laboratories() -> None:
     means = {}
-    for tissue in Tissue:
-        styles = [draw_style(np.random.default_rng(seed), tissue) for seed in range(40)]
+    for tissue, laboratory in product(Tissue, Laboratory):
+        styles = [draw_style(np.random.default_rng(seed), tissue, laboratory) for seed in range(40)]
         for style in styles:
             np.testing.assert_allclose(np.linalg.norm(style.vectors, axis=1), 1.0, rtol=1e-5)
-        means[tissue] = np.mean([style.vectors for style in styles], axis=0)
-    assert np.abs(means[Tissue.COLON] - means[Tissue.LYMPH_NODE]).max() > 0.05
+        means[tissue, laboratory] = np.mean([style.vectors for style in styles], axis=0)
+    home, away = means[Tissue.COLON, Laboratory.HOME], means[Tissue.COLON, Laboratory.AWAY]
+    assert np.abs(home - means[Tissue.LYMPH_NODE, Laboratory.HOME]).max() > 0.05
+    assert (np.abs(home - away).max(axis=1) > 0.15).all()  # both dyes
+
+
+def test_another_laboratory_scans_less_sharply_and_compresses_its_files() -> None:
+    home, away = (draw_style(np.random.default_rng(0), Tissue.COLON, laboratory) for laboratory in Laboratory)
+    assert (home.defocus, home.jpeg_quality) == (0.0, None)
+    assert np.hypot(away.blur, away.defocus) > 1.6 * home.blur
+    assert away.jpeg_quality == 60
+    assert away.blur == home.blur  # the section is as thick
 
 
 @pytest.mark.parametrize("size", [64, 256, 512])

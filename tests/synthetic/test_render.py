@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.params.types import PAINTED_CLASSES
-from pipeline.params.vocabulary import Tissue
+from pipeline.params.vocabulary import Laboratory, Tissue
 from pipeline.synthetic.tissues import RenderedImage, render_image
 
 WITH_REGION = [(Tissue.COLON, 0), (Tissue.COLON, 1), (Tissue.COLON, 2), (Tissue.LYMPH_NODE, 1)]
@@ -53,6 +53,37 @@ def test_every_argument_changes_the_image(tissue: Tissue) -> None:
     assert len(images) == 5
     whole = render_image(tissue, class_idx=0, size=64, seed=0, index=0, classes=3 if tissue is Tissue.COLON else 2)
     assert (whole.image.tobytes() in images) == (tissue is Tissue.LYMPH_NODE)
+
+
+# Mean red, green and blue of the four quarters of an image, in reading order.
+AT_HOME = {
+    Tissue.COLON: [[182.2, 80.3, 185.1], [186.1, 94.8, 191.7], [177.6, 81.5, 185.0], [177.6, 85.7, 186.9]],
+    Tissue.LYMPH_NODE: [[105.5, 58.7, 138.1], [114.2, 60.3, 139.0], [96.9, 52.3, 132.4], [128.8, 72.6, 146.1]],
+}
+
+
+def quarters(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """Return the mean colour of each quarter: (2, 2, 3)."""
+    return np.asarray(image.reshape(2, 32, 2, 32, 3).mean(axis=(1, 3)))
+
+
+@pytest.mark.parametrize("tissue", list(Tissue))
+def test_images_of_the_first_laboratory_stay_as_they_were(tissue: Tissue) -> None:
+    image = render_image(tissue, class_idx=1, size=64, seed=3, index=5, laboratory=Laboratory.HOME).image
+    np.testing.assert_allclose(quarters(image), np.reshape(AT_HOME[tissue], (2, 2, 3)), atol=0.2)
+
+
+@pytest.mark.parametrize("tissue", list(Tissue))
+def test_another_laboratory_shows_the_same_tissue_in_other_colours(tissue: Tissue) -> None:
+    home, away = (
+        render_image(tissue, class_idx=1, size=256, seed=3, index=5, laboratory=laboratory) for laboratory in Laboratory
+    )
+    assert np.array_equal(home.mask, away.mask)
+    hues = []
+    for image in (home.image, away.image):
+        red, green, blue = image.reshape(-1, 3).mean(axis=0) - image.mean()
+        hues.append(np.degrees(np.arctan2(np.sqrt(3) * (green - blue), 2 * red - green - blue)))
+    assert 15 < abs(hues[1] - hues[0]) < 180  # degrees
 
 
 def test_normal_lymph_node_has_no_region_of_interest() -> None:

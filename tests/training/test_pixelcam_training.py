@@ -88,6 +88,7 @@ def test_total_is_image_loss_plus_weight_times_pixel_loss_plus_penalty(
     assert losses.parts["image_loss"].item() == pytest.approx(image_loss)
     assert losses.parts["pixel_loss"].item() == pytest.approx(pixel_loss)
     assert losses.total.item() == pytest.approx(image_loss + weight * pixel_loss + 0.25)
+    assert losses.image_logits is not None
     assert torch.equal(losses.image_logits, model.image_logits)
 
 

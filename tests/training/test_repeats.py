@@ -89,7 +89,7 @@ def test_every_seed_is_scored_and_the_first_one_once(run: Run) -> None:
     write_params(run, {"seed": 1, "seeds": [1, 4]})
     for seed in (1, 4):
         _repeat(run, seed)
-    tables = (run.per_image, run.curves, run.matrix)
+    tables = (run.per_image, run.curves, run.matrix, run.adaptation)
     evaluate_ood.main(
         run.params, run.prepared, run.models, run.summary, run.scores, *tables, run.slides, run.checkpoints
     )

@@ -55,6 +55,7 @@ def test_the_objective_is_the_cross_entropy_of_the_image_labels_plus_the_penalty
     losses = TeacherObjective(regularization)(model, _batch(), _generator())
     assert losses.total.item() == pytest.approx(IMAGE_LOSS + 0.25)
     assert {name: loss.item() for name, loss in losses.parts.items()} == {"image_loss": pytest.approx(IMAGE_LOSS)}
+    assert losses.image_logits is not None
     assert torch.equal(losses.image_logits, model.logits)
 
 

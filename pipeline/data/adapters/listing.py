@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.manifest import Split, relative_path
-from pipeline.params.errors import PixelCAMError
+from pipeline.params.errors import PixelCAMError, named
 
 MAX_FAULTS_SHOWN = 20
 
@@ -101,16 +101,51 @@ def split_by_patient(
     where there are enough. Every val mask may be used for selection.
     """
     fractions = {Split.TRAIN: 1 - val_fraction - test_fraction, Split.VAL: val_fraction, Split.TEST: test_fraction}
-    wanted = [split for split in Split if fractions[split] > 1e-9]  # 1 - 0.85 - 0.15 is not quite 0
-    keys = sorted({patient_key(listing) for listing in listings})
-    counts = _images_per_class(listings, keys)  # (patient, class)
-    placed = _place(counts, fractions=np.array([fractions[split] for split in wanted]), seed=seed)
-    split_of = {key: wanted[place] for key, place in zip(keys, placed, strict=True)}
+    split_of = _split_of_patients(listings, fractions, seed=seed)
     return [
         replace(listing, split=split, mask_selectable=split == Split.VAL)
         for listing in listings
         for split in (split_of[patient_key(listing)],)
     ]
+
+
+def move_to_train(listings: Sequence[Listing], *, adapt_fraction: float, seed: int) -> list[Listing]:
+    """Move a share of the test images to train, patient by patient, so that models can be adapted to them.
+
+    Patients are drawn as `split_by_patient` draws them. Other splits, and the order, stay as they are.
+
+    Args:
+        listings: each has a split.
+        adapt_fraction: the share of the test images, in [0, 1); 0 moves none.
+        seed: shuffles patients of similar size.
+
+    Raises:
+        PixelCAMError: the test images are all of one patient, who cannot be on both sides.
+    """
+    tested = [listing for listing in listings if listing.split == Split.TEST]
+    if adapt_fraction == 0 or not tested:
+        return list(listings)
+    if len({patient_key(listing) for listing in tested}) == 1:
+        raise PixelCAMError(
+            f"adapt_fraction: expected at least two patients in the test split, one of them to adapt models to, got "
+            f"{named(tested[0].patient or tested[0].image)} alone; set it to 0, or list more patients"
+        )
+    split_of = _split_of_patients(tested, {Split.TRAIN: adapt_fraction, Split.TEST: 1 - adapt_fraction}, seed=seed)
+    return [
+        replace(listing, split=split_of[patient_key(listing)]) if listing.split == Split.TEST else listing
+        for listing in listings
+    ]
+
+
+def _split_of_patients(
+    listings: Sequence[Listing], fractions: Mapping[Split, float], *, seed: int
+) -> dict[tuple[str, str], Split]:
+    """Return a split for every patient, by `patient_key`, so that splits have about their fraction of the images."""
+    wanted = [split for split in Split if fractions.get(split, 0.0) > 1e-9]  # 1 - 0.85 - 0.15 is not quite 0
+    keys = sorted({patient_key(listing) for listing in listings})
+    counts = _images_per_class(listings, keys)  # (patient, class)
+    placed = _place(counts, fractions=np.array([fractions[split] for split in wanted]), seed=seed)
+    return {key: wanted[place] for key, place in zip(keys, placed, strict=True)}
 
 
 def _images_per_class(listings: Sequence[Listing], keys: Sequence[tuple[str, str]]) -> NDArray[np.float64]:

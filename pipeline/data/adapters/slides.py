@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pipeline.data.adapters.listing import Listing, raise_faults, split_by_patient
+from pipeline.data.adapters.listing import Listing, move_to_train, raise_faults, split_by_patient
 from pipeline.data.adapters.table import read_rows, split_named
 from pipeline.data.manifest import Split, is_writable, relative_path
 from pipeline.params.errors import PixelCAMError, shown
@@ -38,12 +38,15 @@ class ListedSlide:
 def list_slides(domain: SlidesDomain) -> list[ListedSlide]:
     """List the rows of `domain.table` (relative to the root, or absolute), each with a split: its own, or by patient.
 
+    A share of those to be scored is moved to train, see `move_to_train`.
+
     Columns: slide and label; optional annotation, patient, split (train, val or test) and mpp; others are ignored, and
     told.
 
     Raises:
         PixelCAMError: the table cannot be read, lacks a column, or rows hold no label, an unknown split, a bad path,
-            an mpp that is no length, or a slide twice.
+            an mpp that is no length, or a slide twice; or all slides to be scored are of one patient, of whom
+            `adapt_fraction` wants a share.
     """
     path = domain.root / domain.table
     faults: list[str] = []
@@ -59,6 +62,7 @@ def list_slides(domain: SlidesDomain) -> list[ListedSlide]:
     if any(listing.split is None for listing in listings):
         fractions = {"val_fraction": domain.val_fraction, "test_fraction": domain.test_fraction}
         listings = split_by_patient(listings, **fractions, seed=domain.seed)
+    listings = move_to_train(listings, adapt_fraction=domain.adapt_fraction, seed=domain.seed)
     return [
         ListedSlide(
             slide=listing.image,

@@ -11,7 +11,7 @@ from PIL import Image
 from pipeline.data.adapters.listing import Listing
 from pipeline.data.manifest import Split
 from pipeline.params.types import SyntheticDomain
-from pipeline.params.vocabulary import Tissue
+from pipeline.params.vocabulary import Laboratory, Tissue
 from pipeline.runtime.console import progress
 from pipeline.synthetic.tissues import render_image
 
@@ -22,6 +22,7 @@ _SPLIT_STRIDE = 1_000_000
 @dataclass(frozen=True, kw_only=True)
 class _Job:
     tissue: Tissue
+    laboratory: Laboratory
     class_idx: int
     classes: int
     size: int
@@ -48,6 +49,7 @@ def render_synthetic(domain: SyntheticDomain, *, folder: Path, workers: int) -> 
             jobs.append(
                 _Job(
                     tissue=domain.tissue,
+                    laboratory=domain.laboratory,
                     class_idx=class_idx,
                     classes=len(domain.classes),
                     size=domain.image_size,
@@ -93,7 +95,13 @@ def _render_all(jobs: list[_Job], *, workers: int) -> None:
 
 def _render(job: _Job) -> None:
     rendered = render_image(
-        job.tissue, class_idx=job.class_idx, size=job.size, seed=job.seed, index=job.index, classes=job.classes
+        job.tissue,
+        class_idx=job.class_idx,
+        size=job.size,
+        seed=job.seed,
+        index=job.index,
+        classes=job.classes,
+        laboratory=job.laboratory,
     )
     Image.fromarray(rendered.image).save(job.image, format="PNG")
     Image.fromarray(rendered.mask).save(job.mask, format="PNG")  # bool: one bit per pixel

@@ -63,6 +63,7 @@ def glas_domain(root: Path, *, splits: Path | None = None) -> GlasDomain:
         background_class=None,
         val_fraction=0.2,
         test_fraction=0.3,
+        adapt_fraction=0.0,
         seed=0,
         shared_patients=SharedPatients.REJECT,
     )
@@ -78,6 +79,7 @@ def splits_domain(root: Path, *, splits: Path) -> SplitsDomain:
         background_class="normal",
         val_fraction=0.0,
         test_fraction=0.0,
+        adapt_fraction=0.0,
         seed=0,
         shared_patients=SharedPatients.REJECT,
     )
@@ -93,6 +95,7 @@ def table_domain(root: Path, *, table: str = "table.csv") -> TableDomain:
         background_class=None,
         val_fraction=0.2,
         test_fraction=0.3,
+        adapt_fraction=0.0,
         seed=0,
         shared_patients=SharedPatients.REJECT,
     )

@@ -8,6 +8,7 @@ from raw_data import HEADER, PUBLISHED, glas_domain, write_glas, write_image, wr
 from pipeline.data.adapters.glas import list_glas
 from pipeline.data.adapters.listing import Listing
 from pipeline.data.manifest import Split
+from pipeline.data.preparation import list_files
 from pipeline.params.errors import PixelCAMError
 
 
@@ -136,3 +137,12 @@ def test_split_files_that_disagree_with_the_grades(tmp_path: Path) -> None:
     assert "train_1.bmp: is class 0 (benign) here and 'malignant' in Grade.csv" in message
     assert "train_2.bmp: has class index 2, but classes lists 2 (benign, malignant)" in message
     assert "train_9.bmp: has no row in Grade.csv" in message
+
+
+def test_patients_of_the_test_split_are_moved_whole(tmp_path: Path) -> None:
+    write_glas(tmp_path, rows=[f"testA_{number},{number // 2}, benign, healthy" for number in range(6)])
+    write_split(tmp_path / "fold/test", labels={f"testA_{number}.bmp": 0 for number in range(6)})
+    domain = glas_domain(tmp_path, splits=Path("fold")).model_copy(update={"adapt_fraction": 0.3})
+    moved = [item.patient for item in list_files(domain) if item.split == Split.TRAIN]
+    assert len(moved) == 2
+    assert len(set(moved)) == 1

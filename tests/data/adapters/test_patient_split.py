@@ -1,14 +1,16 @@
 """Our own split: whole patients, the wanted sizes, the same every time."""
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data.adapters.listing import Listing, patient_key, split_by_patient
+from pipeline.data.adapters.listing import Listing, move_to_train, patient_key, split_by_patient
 from pipeline.data.manifest import Split
+from pipeline.params.errors import PixelCAMError
 
 Patients = list[tuple[str, str]]  # (label, patient) per image
 
@@ -135,3 +137,47 @@ def test_large_patients_leave_a_small_split_one() -> None:
 
 def test_nothing_gives_nothing() -> None:
     assert split_by_patient([], val_fraction=0.2, test_fraction=0.3, seed=0) == []
+
+
+def _published(images: Patients, splits: list[Split]) -> list[Listing]:
+    return [replace(item, split=split) for item, split in zip(_listings(images), splits, strict=True)]
+
+
+@settings(deadline=None, max_examples=60)
+@given(images=IMAGES, tenths=st.integers(1, 9), seed=st.integers(0, 5), data=st.data())
+def test_whole_patients_move_from_test_to_train_and_nobody_else(
+    images: Patients, tenths: int, seed: int, data: st.DataObject
+) -> None:
+    names = sorted({patient_key(item) for item in _listings(images)})
+    placed = {name: data.draw(st.sampled_from(list(Split))) for name in names}
+    listings = [replace(item, split=placed[patient_key(item)]) for item in _listings(images)]
+    tested = {name for name, split in placed.items() if split == Split.TEST}
+    if len(tested) == 1:
+        with pytest.raises(PixelCAMError, match=r"adapt_fraction: expected at least two patients .* set it to 0"):
+            move_to_train(listings, adapt_fraction=tenths / 10, seed=seed)
+        return
+    moved = move_to_train(listings, adapt_fraction=tenths / 10, seed=seed)
+    assert [replace(item, split=None) for item in moved] == [replace(item, split=None) for item in listings]
+    split_of: dict[tuple[str, str], set[Split | None]] = {}
+    for item in moved:
+        split_of.setdefault(patient_key(item), set()).add(item.split)
+    assert all(found == {placed[name]} for name, found in split_of.items() if name not in tested)
+    assert all(found in ({Split.TRAIN}, {Split.TEST}) for name, found in split_of.items() if name in tested)
+    if tested:
+        assert {split for name in tested for split in split_of[name]} == {Split.TRAIN, Split.TEST}
+    assert move_to_train(listings, adapt_fraction=0.0, seed=seed) == listings
+
+
+def test_the_share_is_met_within_each_class_and_drawn_by_the_seed() -> None:
+    images = [("benign", "")] * 20 + [("malignant", "")] * 10 + [("benign", "")] * 6
+    listings = _published(images, [Split.TEST] * 30 + [Split.VAL] * 6)
+    drawn = [move_to_train(listings, adapt_fraction=0.4, seed=seed) for seed in (0, 0, 1)]
+    assert Counter((item.label, item.split) for item in drawn[0]) == {
+        ("benign", Split.TRAIN): 8,
+        ("benign", Split.TEST): 12,
+        ("malignant", Split.TRAIN): 4,
+        ("malignant", Split.TEST): 6,
+        ("benign", Split.VAL): 6,
+    }
+    assert drawn[0] == drawn[1]
+    assert drawn[0] != drawn[2]

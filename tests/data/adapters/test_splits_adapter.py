@@ -1,5 +1,6 @@
 """Split files of the WSOL benchmark: folder names, selection masks, missing and malformed lines."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from raw_data import splits_domain, write_image, write_instances, write_split
 
 from pipeline.data.adapters.splits import list_splits, read_split_files
 from pipeline.data.manifest import Split
+from pipeline.data.preparation import list_files
 from pipeline.params.errors import PixelCAMError
 
 
@@ -137,3 +139,13 @@ def test_names_count_from_the_root_or_from_above_it(tmp_path: Path, root: str) -
     (listing,) = list_splits(splits_domain(tmp_path / root, splits=tmp_path / "folds"))
     assert (tmp_path / root / listing.image).is_file()
     assert (tmp_path / root / listing.mask).is_file()
+
+
+def test_a_published_test_split_gives_adaptation_images(tmp_path: Path) -> None:
+    for number in range(8):
+        write_image(tmp_path / f"{number}.png", value=number)
+    write_split(tmp_path / "folds/test", labels={f"{number}.png": number % 2 for number in range(8)})
+    domain = splits_domain(tmp_path, splits=Path("folds")).model_copy(update={"adapt_fraction": 0.25})
+    moved = [item for item in list_files(domain) if item.split == Split.TRAIN]
+    assert sorted(item.label for item in moved) == ["metastatic", "normal"]
+    assert Counter(item.split for item in list_files(domain)) == {Split.TRAIN: 2, Split.TEST: 6}

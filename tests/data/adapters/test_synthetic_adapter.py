@@ -8,13 +8,14 @@ from PIL import Image
 from pipeline.data.adapters.synthetic import render_synthetic
 from pipeline.data.manifest import Split
 from pipeline.params.types import SplitSizes, SyntheticDomain
-from pipeline.params.vocabulary import Tissue
+from pipeline.params.vocabulary import Laboratory, Tissue
 
 
 def _domain(*, train: int = 3, seed: int = 0) -> SyntheticDomain:
     return SyntheticDomain(
         adapter="synthetic",
         tissue=Tissue.COLON,
+        laboratory=Laboratory.HOME,
         classes=("benign", "malignant"),
         background_class=None,
         images=SplitSizes(train=train, val=1, test=2),

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pipeline.adaptation.target_statistics import with_target_statistics
 from pipeline.encoders.encoder import build_encoder
-from pipeline.evaluation.at_test_time import with_target_statistics
 from pipeline.models.teacher import Teacher, build_teacher
 from pipeline.params.errors import PixelCAMError
 from pipeline.params.vocabulary import EncoderWeights, Frozen, ImageHeadName
@@ -42,7 +42,7 @@ def _norm(model: nn.Module, name: str) -> nn.BatchNorm2d:
 
 def test_statistics_are_means_over_batches_weighed_by_their_images() -> None:
     batches = _batches(4, 4, 1)
-    adapted = with_target_statistics(_model(), iter(batches), CPU)
+    adapted = with_target_statistics(_model(), iter(batches), CPU, asked_by="test")
     means = torch.stack([batch.mean(dim=(0, 2, 3)) for batch in batches])
     variances = torch.stack([batch.transpose(0, 1).flatten(1).var(dim=1) for batch in batches])
     weights = torch.tensor([[4.0], [4.0], [1.0]]) / 9
@@ -63,14 +63,14 @@ def test_batches_of_one_size_count_as_batch_norm_counts_without_momentum() -> No
     with torch.no_grad():
         for batch in batches:
             reference(batch)
-    adapted = with_target_statistics(model, batches, CPU)
+    adapted = with_target_statistics(model, batches, CPU, asked_by="test")
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(adapted.buffers(), reference.buffers(), strict=True))
 
 
 def test_only_a_copy_changes_and_only_its_statistics() -> None:
     model = _model().train()
     before = deepcopy(model)
-    adapted = with_target_statistics(model, _batches(2, 2), CPU)
+    adapted = with_target_statistics(model, _batches(2, 2), CPU, asked_by="test")
     for other, mode in ((model, True), (before, True), (adapted, False)):
         assert all(module.training is mode for module in other.modules())
     assert all(
@@ -89,7 +89,7 @@ def test_images_reach_batch_norm_as_the_encoder_normalizes_them(frozen: Frozen) 
     teacher = _teacher("test_efficientnet")
     teacher.encoder.freeze(frozen)
     images = _batches(3, side=64)[0]
-    adapted = with_target_statistics(teacher, [images], CPU)
+    adapted = with_target_statistics(teacher, [images], CPU, asked_by="test")
     stem = teacher.encoder.trunk.get_submodule("conv_stem")
     with torch.no_grad():
         features = stem((images - teacher.encoder.mean) / teacher.encoder.std)
@@ -103,15 +103,15 @@ def test_images_reach_batch_norm_as_the_encoder_normalizes_them(frozen: Frozen) 
 
 @pytest.mark.parametrize("model", [nn.Conv2d(3, 1, 1), nn.BatchNorm2d(3, track_running_stats=False)])
 def test_a_model_without_statistics_is_refused(model: nn.Module) -> None:
-    with pytest.raises(PixelCAMError, match=r"evaluate_ood\.test_time: 'batch_norm' needs a model with batch norm"):
-        with_target_statistics(model, _batches(2), CPU)
+    with pytest.raises(PixelCAMError, match="test: statistics of batch norm need a model with batch norm"):
+        with_target_statistics(model, _batches(2), CPU, asked_by="test")
 
 
 def test_a_transformer_is_refused() -> None:
-    with pytest.raises(PixelCAMError, match=r"remove 'batch_norm' from evaluate_ood\.test_time"):
-        with_target_statistics(_teacher("test_vit"), _batches(2, side=64), CPU)
+    with pytest.raises(PixelCAMError, match="choose another option"):
+        with_target_statistics(_teacher("test_vit"), _batches(2, side=64), CPU, asked_by="test")
 
 
 def test_a_domain_without_images_is_refused() -> None:
-    with pytest.raises(PixelCAMError, match="needs images of the domain"):
-        with_target_statistics(_model(), [], CPU)
+    with pytest.raises(PixelCAMError, match="need images of the domain"):
+        with_target_statistics(_model(), [], CPU, asked_by="test")
