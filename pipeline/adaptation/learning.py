@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from pipeline.models.pixelcam import PixelCAM
 from pipeline.models.teacher import Teacher
 from pipeline.params import vocabulary
 from pipeline.params.adaptation import AdaptationParams
-from pipeline.params.config import Params, PixelCAMParams
+from pipeline.params.config import AugmentationParams, Params, PixelCAMParams
 from pipeline.params.vocabulary import AdaptationMethod, Frozen, PixelClasses, Selection, UnsupervisedScore
 from pipeline.pseudo_labels.extraction import extract_from
 from pipeline.pseudo_labels.store import PseudoLabelStore
@@ -32,6 +33,8 @@ from pipeline.training.checkpoints import Checkpoint, Keeper, Kept, TrainingStat
 from pipeline.training.loop import Stepper, check_finite, descend
 from pipeline.training.optimizers import make_optimizer, make_schedule
 from pipeline.training.pixelcam import PixelCAMObjective
+
+COLOURS: Final = ("brightness", "contrast", "saturation", "hue", "stain", "blur")  # what of a view is no geometry
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -231,10 +234,16 @@ def _training_set(task: Task, store: PseudoLabelStore | None, labels: Tensor) ->
     return TrainingSet(
         task.manifest,
         input_size=task.info.encoder.input_size,
-        augmentation=task.params.augmentation,
+        augmentation=_augmentation(task),
         seed=task.params.seed,
         store=pixels,
     )
+
+
+def _augmentation(task: Task) -> AugmentationParams:
+    """Return how views are taken: as for a training, or in the colours that the images have."""
+    own = task.params.augmentation
+    return own if task.adaptation.colours else own.model_copy(update=dict.fromkeys(COLOURS, 0.0))
 
 
 def _fingerprint(task: Task, training_set: TrainingSet) -> str:

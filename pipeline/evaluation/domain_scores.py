@@ -16,7 +16,7 @@ from pipeline.metrics.mask_free import Correction, score_own_thresholds
 from pipeline.metrics.pixel_histogram import HistogramRows, PixelHistogram
 from pipeline.metrics.reliability import pixel_calibration_error, reliability_bins
 from pipeline.metrics.scores import Evaluation, Fitted, ImageScores, ModelName, Scores
-from pipeline.params.config import MaskFreeParams
+from pipeline.params.evaluation import MaskFreeParams
 from pipeline.params.vocabulary import TWO_PIXEL_CLASSES
 from pipeline.runtime.seeding import derive_seed
 

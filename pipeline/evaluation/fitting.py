@@ -19,7 +19,7 @@ from pipeline.metrics.localization import FIXED_THRESHOLD
 from pipeline.metrics.mask_free import count_unlabelled, fit_correction, mask_free_threshold
 from pipeline.metrics.pixel_histogram import PixelHistogram
 from pipeline.metrics.scores import Fitted, ModelName, Threshold, ThresholdSource
-from pipeline.params.config import MaskFreeParams
+from pipeline.params.evaluation import MaskFreeParams
 from pipeline.params.vocabulary import ThresholdRule
 from pipeline.runtime.collectives import from_first, interleaved
 

@@ -14,7 +14,7 @@ from pipeline.metrics.localization import BoxScores, RegionScores
 from pipeline.metrics.mask_free import Correction
 from pipeline.metrics.pixel_histogram import PixelHistogram
 from pipeline.metrics.reliability import ReliabilityBin
-from pipeline.params.config import MaskFreeParams
+from pipeline.params.evaluation import MaskFreeParams
 
 IMAGE_VALUES: Final = np.dtype(
     [

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pipeline.params.types import NO_BOOL, ModelFolder, OpenFraction, PositiveFloat, PositiveInt, Section
+from pipeline.params.types import NO_BOOL, Flag, ModelFolder, OpenFraction, PositiveFloat, PositiveInt, Section
 from pipeline.params.vocabulary import AdaptationMethod, AdaptedTo, BatchNormStatistics, Evidence
 
 Weight = Annotated[float, NO_BOOL, Field(ge=0)]
@@ -18,6 +18,7 @@ class AdaptationParams(Section):
         images: which of the domain's images are looked at, without label and mask.
         statistics: what batch norm normalizes by while a model learns.
         evidence: what speaks for an image's class where a method labels images.
+        colours: whether views of images change their colours, and are blurred, as those of a training are.
         confident_share: of self-training: the share of images that are given a label, the surest of each class.
         forget_share: of SFDA-DeP: the share of images, the least sure of the over-predicted class, that unlearn it.
         steps: batches; methods that take no steps ignore them, and all that follows.
@@ -30,6 +31,7 @@ class AdaptationParams(Section):
     images: AdaptedTo
     statistics: BatchNormStatistics
     evidence: Evidence
+    colours: Flag
     confident_share: OpenFraction
     forget_share: OpenFraction
     steps: PositiveInt

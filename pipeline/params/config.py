@@ -12,11 +12,13 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline.params.adaptation import AdaptationParams
 from pipeline.params.errors import PixelCAMError, shown
+from pipeline.params.evaluation import EvaluationParams
 from pipeline.params.slides import SlideParams
 from pipeline.params.types import (
     NO_BOOL,
     AnyDomain,
     DomainName,
+    FileDomain,
     Flag,
     Jitter,
     ModelFolder,
@@ -44,9 +46,6 @@ from pipeline.params.vocabulary import (
     Regularization,
     Schedule,
     Selection,
-    TestTime,
-    ThresholdRule,
-    Weights,
 )
 
 
@@ -218,37 +217,6 @@ class ExtractionParams(Section):
     erosion: Annotated[int, Strict(), Field(ge=0)]
 
 
-def _one_alone(value: object) -> object:
-    """Let a name stand for the list of it."""
-    return (value,) if isinstance(value, str) else value
-
-
-class MaskFreeParams(Section):
-    """What is presumed of maps where no mask is looked at."""
-
-    foreground_share: OpenFraction
-    temperature: Annotated[PositiveFloat, Field(ge=0.1, le=10)]
-
-
-class EvaluationParams(Section):
-    """How maps are compared with masks."""
-
-    weights: Annotated[tuple[Weights, ...], BeforeValidator(_one_alone), Field(min_length=1)]
-    test_time: tuple[TestTime, ...] = Field(min_length=1)
-    threshold: ThresholdRule
-    mask_free: MaskFreeParams
-    map_size: Annotated[int, Strict(), Field(ge=16)]
-    batch_size: PositiveInt
-    resamples: Annotated[int, Strict(), Field(ge=100)]
-
-    @model_validator(mode="after")
-    def _check_variants(self) -> Self:
-        for name, options in (("weights", self.weights), ("test_time", self.test_time)):
-            if len(set(options)) != len(options):
-                raise ValueError(f"{name} must not repeat an option, got {[option.value for option in options]}")
-        return self
-
-
 class ReportParams(Section):
     """What the report shows."""
 
@@ -337,6 +305,12 @@ class Params(Section):
                     raise ValueError(f"{section}: '{name}' must be one of target_domains, where it is scored")
         if len(set(self.bounds)) != len(self.bounds):
             raise ValueError(f"bounds must not repeat a name, got {list(self.bounds)}")
+        home = self.domains[self.source]
+        if isinstance(home, FileDomain) and home.adapt_fraction > 0:
+            raise ValueError(
+                f"domains.{self.source}.adapt_fraction: moves test images to train, and the source's would be learned "
+                "from with their labels; set it to 0.0"
+            )
         for name, adaptation in self.adaptation.items():
             if adaptation.model != self.final_model:
                 raise ValueError(

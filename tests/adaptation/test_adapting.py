@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,7 +15,7 @@ from tiny import Run, adapting, digests, tiny_params
 from pipeline.adaptation import learning
 from pipeline.adaptation.adapting import adapt_model, adapt_models
 from pipeline.adaptation.watching import Watched
-from pipeline.data.training_set import TrainingBatch
+from pipeline.data.training_set import TrainingBatch, TrainingSet
 from pipeline.data.unlabelled import UnlabelledDomain, read_unlabelled
 from pipeline.models.files import read_info
 from pipeline.models.loading import load_net
@@ -257,3 +258,18 @@ def test_evidence_by_pixels_needs_a_class_without_foreground(finished: Run, tmp_
             output=tmp_path / "adapted",
             checkpoints=tmp_path,
         )
+
+
+@pytest.mark.parametrize(("colours", "brightness"), [(True, 0.2), (False, 0.0)])
+def test_views_change_colours_where_that_is_asked_for(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, colours: bool, brightness: float
+) -> None:
+    seen: list[Any] = []
+
+    def spy(*arguments: Any, **more: Any) -> object:  # noqa: ANN401 - whatever the set takes
+        seen.append(more["augmentation"])
+        return TrainingSet(*arguments, **more)
+
+    monkeypatch.setattr("pipeline.adaptation.learning.TrainingSet", spy)
+    _adapt(finished, tmp_path / "adapted", method="tent", colours=colours)
+    assert (seen[0].brightness, seen[0].flip) == (brightness, True)

@@ -17,8 +17,8 @@ from pipeline.evaluation.localizers import EvaluationDomain, evaluate_domain, lo
 from pipeline.evaluation.tables import jsonable
 from pipeline.metrics.bootstrap import compare
 from pipeline.metrics.scores import Evaluation, Fitted, ModelName, Scores, Threshold, ThresholdSource
-from pipeline.params.config import MaskFreeParams
 from pipeline.params.errors import PixelCAMError
+from pipeline.params.evaluation import MaskFreeParams
 from pipeline.params.vocabulary import ThresholdRule
 
 CPU = torch.device("cpu")

@@ -131,6 +131,15 @@ def test_every_fault_names_its_key(tmp_path: Path, key: str, value: object, mess
         ({"cam.method": "sat"}, "reads the map of image_head sat, and model.image_head is 'gap'"),
         ({"rounds": {"pixelcam": "teacher"}}, "'pixelcam' is the name of another model"),
         ({"rounds": {"round_3": "round_2"}}, "'round_3' learns from 'round_2', which must be one of pixelcam"),
+        ({"source": "lymph_node"}, "adaptation: 'lymph_node' is the source, which the models know; name another"),
+        ({"target_domains": ["colon"]}, "adaptation: 'lymph_node' must be one of target_domains, where it is scored"),
+        ({"rounds": {"round_2": "pixelcam"}}, "'pixelcam' is not the model of the last round; set it to round_2"),
+        ({"bounds": ["colon"]}, "bounds: 'colon' is the source"),
+        ({"bounds": ["lymph_node", "lymph_node"]}, "bounds must not repeat a name"),
+        (
+            {"source": "glas", "target_domains": ["glas"], "adaptation": {}, "domains.glas.adapt_fraction": 0.5},
+            r"domains\.glas\.adapt_fraction: moves test images to train.*set it to 0\.0",
+        ),
         ({"encoder": {"name": "resnet18", "weights": "mine.pth"}}, "or a file that ends with .safetensors"),
     ],
 )
