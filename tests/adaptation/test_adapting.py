@@ -37,11 +37,13 @@ def _target(run: Run, params: Params) -> UnlabelledDomain:
     return read_unlabelled("away", params, run.prepared / "away", adapted_to=AdaptedTo.TEST)
 
 
-def _adapt(run: Run, output: Path, *, model: str = "pixelcam", **changes: object) -> Path:
+def _adapt(
+    run: Run, output: Path, *, model: str = "pixelcam", target: UnlabelledDomain | None = None, **changes: object
+) -> Path:
     params = _params(run, **changes)
     adapt_model(
         run.models / model,
-        _target(run, params),
+        _target(run, params) if target is None else target,
         adaptation=params.adaptation["away"],
         params=params,
         output=output,
@@ -201,17 +203,8 @@ def test_where_no_epoch_is_better_the_model_stays_as_it_was(
     finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(learning, "watch", _falling([1.0, 1.0]))
-    params = _params(finished, method="self_training", statistics="target")
-    target = _target(finished, params)
     monkeypatch.setattr("pipeline.adaptation.adapting.watch", _falling([0.5]))
-    adapt_model(
-        finished.pixelcam,
-        target,
-        adaptation=params.adaptation["away"],
-        params=params,
-        output=tmp_path / "adapted",
-        checkpoints=tmp_path / "states",
-    )
+    _adapt(finished, tmp_path / "adapted", method="self_training", statistics="target")
     assert _changed(finished.pixelcam, tmp_path / "adapted") == set()
 
 
@@ -231,33 +224,17 @@ def test_both_models_are_written_as_one_folder_and_nothing_is_left_beside(finish
 
 @pytest.mark.parametrize(("images", "fault"), [(1, "has 1 image"), (3, "has 3 image")])
 def test_too_few_images_are_refused(finished: Run, tmp_path: Path, images: int, fault: str) -> None:
-    params = _params(finished)
-    target = _target(finished, params)
+    target = _target(finished, _params(finished))
     few = replace(target, images=replace(target.images, rows=target.images.rows[:images]))
     with pytest.raises(PixelCAMError, match=fault):
-        adapt_model(
-            finished.pixelcam,
-            few,
-            adaptation=params.adaptation["away"],
-            params=params,
-            output=tmp_path / "adapted",
-            checkpoints=tmp_path,
-        )
+        _adapt(finished, tmp_path / "adapted", target=few)
     assert not (tmp_path / "adapted").exists()
 
 
 def test_evidence_by_pixels_needs_a_class_without_foreground(finished: Run, tmp_path: Path) -> None:
-    params = _params(finished, method="self_training", evidence="pixels")
-    target = replace(_target(finished, params), background_class_idx=None)
+    target = replace(_target(finished, _params(finished)), background_class_idx=None)
     with pytest.raises(PixelCAMError, match=r"no background_class; give it one, or set it to image_head"):
-        adapt_model(
-            finished.pixelcam,
-            target,
-            adaptation=params.adaptation["away"],
-            params=params,
-            output=tmp_path / "adapted",
-            checkpoints=tmp_path,
-        )
+        _adapt(finished, tmp_path / "adapted", target=target, method="self_training", evidence="pixels")
 
 
 @pytest.mark.parametrize(("colours", "brightness"), [(True, 0.2), (False, 0.0)])
