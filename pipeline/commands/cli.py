@@ -1,7 +1,7 @@
 """The command `pixelcam`: for people, beside the stages that DVC runs."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import indent
 from typing import Annotated, Any, Final
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 
 
+Row = tuple[str, ...]
 SHOWN_SCORES: Final = {"pxap": "PxAP", "dice": "Dice", "accuracy": "accuracy"}
 SHOWN_OF_SLIDES: Final = {"auroc": "AUROC", "froc": "FROC", "dice": "Dice"}
 
@@ -236,17 +237,19 @@ def doctor(params: Annotated[Path, typer.Option(help="The params file.")] = Path
 @app.command()
 @reporting_errors
 def results(
-    scores: Annotated[Path, typer.Option(help="The scores of evaluate_ood.")] = Path("metrics/evaluation.json"),
+    scores: Annotated[Path, typer.Option(help="The scores of evaluate_ood; adaptation.json lies beside them.")] = Path(
+        "metrics/evaluation.json"
+    ),
     report: Annotated[Path, typer.Option(help="The report.")] = Path("reports/index.html"),
 ) -> None:
     """Print the scores of the last run and where everything is."""
-    try:
-        found = json.loads(scores.read_text(encoding="utf-8"))
-        rows, of_slides = list(_score_rows(found)), list(_slide_rows(found))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PixelCAMError(f"{scores}: cannot be read as scores ({error}); run 'make repro' or 'dvc repro'") from error
+    rows, of_slides = _read_rows(scores, _score_rows, _slide_rows)
+    adaptation = scores.with_name("adaptation.json")
+    adapted = _read_rows(adaptation, _adapted_rows)[0] if adaptation.exists() else []
     table = Table("domain", "model", *(Column(title, justify="right") for title in SHOWN_SCORES.values()))
     for row in rows:
+        table.add_row(*row)
+    for row in adapted:
         table.add_row(*row)
     Console().print(table)
     if of_slides:
@@ -286,7 +289,24 @@ def score(
     Console().print(table)
 
 
-def _score_rows(domains: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+def _read_rows(path: Path, *makers: Callable[[dict[str, Any]], Iterator[Row]]) -> list[list[Row]]:
+    """Read a file of scores and return the rows that each of some functions makes of it."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return [list(make(found)) for make in makers]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PixelCAMError(f"{path}: cannot be read as scores ({error}); run 'make repro' or 'dvc repro'") from error
+
+
+def _adapted_rows(domains: dict[str, Any]) -> Iterator[Row]:
+    """Yield the same of models that were adapted to a domain."""
+    for domain, found in domains.items():
+        how = f"{found['method']}, transductive" if found["transductive"] else found["method"]
+        for model, scores in found["models"].items():
+            yield domain, f"{model}, adapted ({how})", *(_as_text(scores["adapted"][key]) for key in SHOWN_SCORES)
+
+
+def _score_rows(domains: dict[str, Any]) -> Iterator[Row]:
     """Yield domain, model and scores as text, in each domain the teacher first."""
     for domain, models in domains.items():
         for model in ("teacher", "pixelcam"):
@@ -294,7 +314,7 @@ def _score_rows(domains: dict[str, Any]) -> Iterator[tuple[str, ...]]:
             yield domain, model, *map(_as_text, values)
 
 
-def _slide_rows(domains: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+def _slide_rows(domains: dict[str, Any]) -> Iterator[Row]:
     """Yield the same of whole slides, of domains that have any."""
     for domain, models in domains.items():
         for model in ("teacher", "pixelcam"):

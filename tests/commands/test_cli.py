@@ -197,6 +197,19 @@ def test_results_show_a_dash_for_what_is_unknown(tmp_path: Path) -> None:
     assert all(line.split("│")[3].strip() == "-" and "0.500" in line for line in lines)
 
 
+def test_results_show_adapted_models_below_the_others(tmp_path: Path) -> None:
+    scores = {"pxap": 0.25, "dice": None, "accuracy": 0.5}
+    (tmp_path / "scores.json").write_text(json.dumps({"far": {"teacher": scores, "pixelcam": scores}}), "utf-8")
+    adapted = {"method": "shot", "transductive": True, "models": {"pixelcam": {"adapted": scores | {"accuracy": 0.75}}}}
+    (tmp_path / "adaptation.json").write_text(json.dumps({"far": adapted}), encoding="utf-8")
+    lines = [
+        line for line in _call("results", "--scores", tmp_path / "scores.json").stdout.splitlines() if "far" in line
+    ]
+    assert len(lines) == 3
+    assert "pixelcam, adapted (shot, transductive)" in lines[2]
+    assert "0.750" in lines[2]
+
+
 @pytest.mark.parametrize("text", [None, "{", "[]", '{"glas": 3}', '{"glas": {"teacher": {}}}'])
 def test_results_that_cannot_be_read_are_named(tmp_path: Path, text: str | None) -> None:
     path = tmp_path / "scores.json"
