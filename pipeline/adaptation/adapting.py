@@ -126,7 +126,7 @@ def _check(target: UnlabelledDomain, info: ModelInfo, adaptation: AdaptationPara
     if images < 2 * classes:
         raise PixelCAMError(
             f"domain '{target.name}' has {images} image(s) to adapt to, and {2 * classes} are the least that tell "
-            f"{classes} classes apart without labels; give more, by adapt_fraction or images.train of the domain"
+            f"{classes} classes apart without labels; give more (a domain: by its adapt_fraction or images.train)"
         )
     by_pixels = adaptation.method is AdaptationMethod.SELF_TRAINING and adaptation.evidence is Evidence.PIXELS
     if by_pixels and target.background_class_idx is None:

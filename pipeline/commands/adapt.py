@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pipeline.adaptation.adapting import adapt_model
 from pipeline.data.unlabelled import UnlabelledDomain, unlabelled_files
@@ -78,10 +79,14 @@ def describe_adaptation(output: Path) -> str:
     about = json.loads((output / ADAPTATION).read_text(encoding="utf-8"))
     first, last = about["course"][0], about["course"][about["chosen_epoch"]]
     text = (
-        f"adapted by {about['method']} to {about['images']} images; as {first['largest_class']} were predicted "
-        f"{first['largest_share']:.0%} of them, now as {last['largest_class']} {last['largest_share']:.0%}; mutual "
-        f"information {first['mutual_information']:.2f}, now {last['mutual_information']:.2f}"
+        f"adapted by {about['method']} to {about['images']} images; before it called {_share(first)} of them "
+        f"{first['largest_class']}, now {_share(last)} {last['largest_class']}; mutual information "
+        f"{first['mutual_information']:.2f}, now {last['mutual_information']:.2f}"
     )
     if about["chosen_epoch"] == 0:
         text += "; no epoch was better than the model as it was, which is what was written"
     return text if about["stopped"] is None else f"{text}; stopped at {about['stopped']}"
+
+
+def _share(epoch: dict[str, Any]) -> str:
+    return f"{100 * epoch['largest_share']:.0f} %"

@@ -85,7 +85,7 @@ def predict(
 def adapt(
     model: Annotated[Path, typer.Argument(help="A model's folder, PixelCAM's or a teacher's.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them; no labels are needed.")],
-    output: Annotated[Path, typer.Option(help="Folder for the adapted model.")] = Path("models/adapted"),
+    output: Annotated[Path, typer.Option(help="Folder for the adapted model.")] = Path("adapted"),
     params: Annotated[Path, typer.Option(help="The params file that the model was trained with.")] = Path(
         "params.yaml"
     ),
