@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import nn
 
 from pipeline.adaptation.class_prior import estimate_prior
 from pipeline.adaptation.learning import Adapted, Task, learn
@@ -18,7 +19,7 @@ from pipeline.adaptation.target_statistics import with_target_statistics
 from pipeline.adaptation.watching import Watched, describe_course, describe_stop, fell, watch
 from pipeline.data.scored_set import ScoredSet
 from pipeline.data.unlabelled import UnlabelledDomain
-from pipeline.models.files import ModelInfo, weights_sha256
+from pipeline.models.files import ModelInfo, State, weights_sha256
 from pipeline.models.loading import load_net
 from pipeline.params.adaptation import AdaptationParams
 from pipeline.params.config import Params
@@ -163,8 +164,7 @@ def _prepared(task: Task) -> Task:
 
 def _at_once(task: Task, first: Watched) -> Adapted:
     """Adapt without steps; where the model falls onto one class, it stays as it was."""
-    source = {name: tensor.detach().cpu().clone() for name, tensor in task.model.state_dict().items()}
-    info = task.info
+    source, info = _copy_of(task.model), task.info
     if task.adaptation.method is AdaptationMethod.BATCH_NORM:
         task = _measured(task)
     else:
@@ -174,14 +174,18 @@ def _at_once(task: Task, first: Watched) -> Adapted:
         task.model.image_head.shift_logits(torch.log(found / prior))
         info = replace(info, class_shares=tuple(found.tolist()))
     course = [first, watch(read_images(task.model, task.images, task.fabric).probabilities, epoch=1)]
-    state = {name: tensor.detach().cpu().clone() for name, tensor in task.model.state_dict().items()}
     return Adapted(
-        kept=Kept(0, source) if fell(course) else Kept(1, state),
+        kept=Kept(0, source) if fell(course) else Kept(1, _copy_of(task.model)),
         course=course,
         rows=[{"epoch": each.epoch, "step": 0, **each.row()} for each in course],
         info=task.info if fell(course) else info,
         checkpoint=Checkpoint(task.states, "none"),
     )
+
+
+def _copy_of(model: nn.Module) -> State:
+    """Return a model's weights, on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
 def _source_prior(info: ModelInfo) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""How often each class occurs in a domain, from predictions alone, and a model corrected for it.
+"""How often each class occurs in a domain, from predictions alone.
 
 Expectation maximization: Saerens et al., "Adjusting the outputs of a classifier to new a priori probabilities",
 Neural Computation 2002. It presumes that images of a class look as they did where the model learned.
@@ -6,7 +6,6 @@ Neural Computation 2002. It presumes that images of a class look as they did whe
 
 from typing import Final
 
-import torch
 from torch import Tensor
 
 ROUNDS: Final = 1000  # at most
@@ -32,11 +31,3 @@ def estimate_prior(probabilities: Tensor, source_prior: Tensor) -> Tensor:
             break
     found = found.clamp_min(LEAST)
     return found / found.sum()
-
-
-def prior_shift(probabilities: Tensor, source_prior: Tensor) -> Tensor:
-    """Return what to add to image logits, float64 (K,), so that they hold under the domain's own class prior.
-
-    Arguments as `estimate_prior`.
-    """
-    return torch.log(estimate_prior(probabilities, source_prior) / source_prior.double())

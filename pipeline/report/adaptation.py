@@ -7,7 +7,8 @@ from typing import Final
 import numpy as np
 
 from pipeline.adaptation.watching import COLLAPSED
-from pipeline.report.adaptation_parts import AdaptedDomain, AdaptedModel, CourseEpoch, Scores
+from pipeline.evaluation.adapted import AdaptationEpoch
+from pipeline.report.adaptation_parts import AdaptedDomain, AdaptedModel, Scores
 from pipeline.report.adaptation_wording import (
     describe_alarms,
     describe_deed,
@@ -173,11 +174,11 @@ def _course_charts(domain: AdaptedDomain) -> tuple[Chart, ...]:
 
 def _course_chart(
     domain: AdaptedDomain,
-    value: Callable[[CourseEpoch], float],
+    value: Callable[[AdaptationEpoch], float],
     *,
     title: str,
     axis: Axis,
-    said: Callable[[CourseEpoch], str],
+    said: Callable[[AdaptationEpoch], str],
     name: str,
     guard: float | None = None,
 ) -> Chart:

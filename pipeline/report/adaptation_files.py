@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from pipeline.evaluation.adapted import AdaptationEpoch
 from pipeline.params.errors import PixelCAMError
 from pipeline.params.vocabulary import AdaptationMethod
-from pipeline.report.adaptation_parts import AdaptedDomain, AdaptedModel, CourseEpoch, Scores
+from pipeline.report.adaptation_parts import AdaptedDomain, AdaptedModel, Scores
 from pipeline.report.parts import MODELS
 
 FRACTIONS: Final = ("pxap", "dice", "accuracy", "balanced_accuracy")
@@ -76,8 +77,8 @@ def _number(value: Any) -> float | None:  # noqa: ANN401 - whatever JSON holds
     return None if value is None else float(value)
 
 
-def _epoch(values: Mapping[str, Any]) -> CourseEpoch:
-    return CourseEpoch(
+def _epoch(values: Mapping[str, Any]) -> AdaptationEpoch:
+    return AdaptationEpoch(
         epoch=int(values["epoch"]),
         mutual_information=float(values["mutual_information"]),
         largest_class=str(values["largest_class"]),

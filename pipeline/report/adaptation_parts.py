@@ -4,19 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.evaluation.adapted import AdaptationEpoch
 from pipeline.params.vocabulary import AdaptationMethod
 
 Scores = Mapping[str, Any]  # by name, as JSON has them: None for NaN
-
-
-@dataclass(frozen=True, kw_only=True)
-class CourseEpoch:
-    """What a model said of the images that it was adapted to after an epoch; epoch 0 is before the first step."""
-
-    epoch: int
-    mutual_information: float
-    largest_class: str
-    largest_share: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,10 +38,10 @@ class AdaptedModel:
     chosen_epoch: int
     stopped: str | None
     start_collapsed: bool
-    course: Sequence[CourseEpoch]
+    course: Sequence[AdaptationEpoch]
 
     @property
-    def chosen(self) -> CourseEpoch:
+    def chosen(self) -> AdaptationEpoch:
         """Return the epoch whose state was kept."""
         return next(each for each in self.course if each.epoch == self.chosen_epoch)
 

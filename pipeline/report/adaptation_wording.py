@@ -8,9 +8,10 @@ from enum import StrEnum
 from typing import Final
 
 from pipeline.adaptation.watching import COLLAPSED
+from pipeline.evaluation.adapted import TRANSDUCTIVE
 from pipeline.params.vocabulary import AdaptationMethod
 from pipeline.report.adaptation_parts import AdaptedDomain, AdaptedModel
-from pipeline.report.matrix import METHODS, TRANSDUCTIVE
+from pipeline.report.matrix import METHODS
 from pipeline.report.parts import MODELS
 from pipeline.report.wording import interval_words, percent, signed, tenths_over
 

@@ -7,6 +7,7 @@ from typing import Final
 
 import pandas as pd
 
+from pipeline.evaluation.adapted import SOURCE_ONLY, SUPERVISED, TRANSDUCTIVE
 from pipeline.params.errors import PixelCAMError
 from pipeline.params.vocabulary import AdaptationMethod, TestTime, Weights
 from pipeline.report.parts import MODELS
@@ -36,9 +37,6 @@ METHODS: Final = {
     AdaptationMethod.SELF_TRAINING: "self-training",
     AdaptationMethod.SFDA_DEP: "SFDA-DeP",
 }
-SOURCE_ONLY: Final = "source_only"  # as the matrix calls what is no method
-SUPERVISED: Final = "supervised"
-TRANSDUCTIVE: Final = ", transductive"  # at the end of a method's name
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 from test_page import HOSTILE, Page, content, gallery_image, matrix, view, without_charts
 
+from pipeline.evaluation.adapted import AdaptationEpoch
 from pipeline.params.errors import PixelCAMError
 from pipeline.params.vocabulary import AdaptationMethod
 from pipeline.report.adaptation_files import read_adaptations
-from pipeline.report.adaptation_parts import AdaptedDomain, AdaptedModel, CourseEpoch
+from pipeline.report.adaptation_parts import AdaptedDomain, AdaptedModel
 from pipeline.report.adaptation_wording import (
     DEEDS,
     Effect,
@@ -64,9 +65,9 @@ def adapted_model(
         stopped=None,
         start_collapsed=False,
         course=[
-            CourseEpoch(epoch=0, mutual_information=0.02, largest_class="metastatic", largest_share=1.0),
-            CourseEpoch(epoch=1, mutual_information=0.4, largest_class="metastatic", largest_share=0.5),
-            CourseEpoch(epoch=2, mutual_information=0.1, largest_class="normal", largest_share=0.96),
+            AdaptationEpoch(epoch=0, mutual_information=0.02, largest_class="metastatic", largest_share=1.0),
+            AdaptationEpoch(epoch=1, mutual_information=0.4, largest_class="metastatic", largest_share=0.5),
+            AdaptationEpoch(epoch=2, mutual_information=0.1, largest_class="normal", largest_share=0.96),
         ],
     )
 
@@ -269,7 +270,7 @@ def test_without_adaptation_the_page_is_as_before() -> None:
 
 
 def test_names_from_outside_stay_text() -> None:
-    epoch = CourseEpoch(epoch=0, mutual_information=0.1, largest_class=HOSTILE, largest_share=1.0)
+    epoch = AdaptationEpoch(epoch=0, mutual_information=0.1, largest_class=HOSTILE, largest_share=1.0)
     model = replace(adapted_model(), course=[epoch], chosen_epoch=0, start_collapsed=True, stopped=HOSTILE)
     models = {"teacher": model, "pixelcam": model}
     html = render_report(adapted_content(adapted_domain(models=models, source=HOSTILE), image=adapted_image(HOSTILE)))
