@@ -143,7 +143,7 @@ def attention_to_patches(attention: Tensor, encoder: Encoder, features: Tensor) 
     prefix = _prefix_tokens(encoder)
     has_class_token = getattr(encoder.trunk, "cls_token", None) is not None
     row = attention[:, 0] if has_class_token else attention[:, prefix:].mean(dim=1)
-    return row[:, prefix:].reshape(len(features), *features.shape[-2:])
+    return row[:, prefix:].reshape(features.shape[0], *features.shape[-2:])
 
 
 @contextmanager
@@ -182,7 +182,7 @@ def _look(request: CamRequest, method: CamMethod) -> _Seen:
     with recorded_attention(request.encoder) as attention:
         features = request.encoder(request.images)
     tokens = _prefix_tokens(request.encoder) + features.shape[-2] * features.shape[-1]
-    if not attention or any(each.shape != (len(features), tokens, tokens) for each in attention):
+    if not attention or any(each.shape[1:] != (tokens, tokens) for each in attention):
         raise PixelCAMError(
             f"cam.method: {method} reads attention between all patches, which {request.encoder.spec.name} does not "
             "have; use a plain vision transformer as encoder (vit, deit, dinov2), or another method, such as layercam"

@@ -35,7 +35,7 @@ class CamRequest:
 
     def select(self, scores: Tensor) -> Tensor:
         """Return of scores (B, K, ...) those of each image's class, (B, ...)."""
-        return scores[torch.arange(len(scores), device=scores.device), self.class_idx]
+        return scores[torch.arange(scores.shape[0], device=scores.device), self.class_idx]
 
     @property
     def only_last(self) -> bool:

@@ -285,10 +285,15 @@ def _read_all(reader: SquareReader, wanted: Sequence[int]) -> UInt8Array:
 
 
 def squash(image: UInt8Array, size: int) -> UInt8Array:
-    """Resize an image, uint8 (H, W, 3), to a square (size, size, 3), bilinearly and without aliasing."""
+    """Resize an image, uint8 (H, W, 3), to a square (size, size, 3), bilinearly and without aliasing.
+
+    Width first, then height: left to itself, Pillow 13 takes the height first where an image is tall, and rounds
+    otherwise than Pillow 12 does.
+    """
     if image.shape[:2] == (size, size):
         return image
-    return np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))  # a copy, to be writable
+    narrow = Image.fromarray(image).resize((size, image.shape[0]), Image.Resampling.BILINEAR)
+    return np.array(narrow.resize((size, size), Image.Resampling.BILINEAR))  # a copy, to be writable
 
 
 def square_batch(images: Sequence[UInt8Array], size: int) -> Tensor:

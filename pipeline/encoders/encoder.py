@@ -190,7 +190,7 @@ class Encoder(nn.Module):
         height, width = grid_of(tuple(images.shape[-2:]))
         tokens = features[:, int(self.trunk.num_prefix_tokens) :]  # type: ignore[arg-type]
         # (B, h*w, C) -> (B, C, h, w)
-        return tokens.transpose(1, 2).reshape(len(tokens), features.shape[-1], height, width)
+        return tokens.transpose(1, 2).reshape(features.shape[0], features.shape[-1], height, width)
 
     def _from_map(self, feature_map: Tensor, features: Tensor) -> Tensor:
         """Bring a feature map back to the layout of timm's `features` that it was made from."""

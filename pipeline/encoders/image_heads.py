@@ -260,7 +260,7 @@ class SATHead(ImageHead):
 
     def _map(self, features: Tensor) -> Tensor:
         """Return M, float32 (B, 1, h, w)."""
-        return self._token_map(self._project(features)[1]).view(len(features), 1, *features.shape[-2:])
+        return self._token_map(self._project(features)[1]).view(features.shape[0], 1, *features.shape[-2:])
 
     def _token_map(self, keys: Tensor) -> Tensor:
         """Return M, float32 (B, cells)."""
