@@ -10,7 +10,16 @@ from tiny import Run, digests
 
 from pipeline.params.config import load_params
 from pipeline.runtime.console import run as run_program
-from stages import adapt, evaluate_ood, extract_pseudo_labels, prepare, report, train_pixelcam, train_teacher
+from stages import (
+    adapt,
+    evaluate_ood,
+    extract_pseudo_labels,
+    model_cards,
+    prepare,
+    report,
+    train_pixelcam,
+    train_teacher,
+)
 
 PROGRAMS: dict[str, Callable[..., None]] = {
     "prepare": prepare.main,
@@ -19,6 +28,7 @@ PROGRAMS: dict[str, Callable[..., None]] = {
     "train_pixelcam": train_pixelcam.main,
     "adapt": adapt.main,
     "evaluate_ood": evaluate_ood.main,
+    "model_cards": model_cards.main,
     "report": report.main,
 }
 
@@ -28,7 +38,7 @@ def stage_commands(run: Run) -> dict[str, list[list[Path | str]]]:
     home = run.prepared / "home"
     scores = [run.scores, run.per_image, run.curves, run.matrix, run.adaptation]
     models = [run.teacher, run.pixelcam]
-    pages = [run.slides, run.report, run.overview, run.overlays]
+    pages = [run.slides, run.report, run.overview, run.overlays, run.try_it]
     return {
         "prepare": [[name, run.params, run.prepared / name] for name in ("home", "away")],
         "train_teacher": [[run.params, home, run.teacher, run.checkpoints]],
@@ -39,6 +49,7 @@ def stage_commands(run: Run) -> dict[str, list[list[Path | str]]]:
             for name in load_params(run.params).adaptation
         ],
         "evaluate_ood": [[run.params, run.prepared, run.models, run.summary, *scores, run.slides, run.checkpoints]],
+        "model_cards": [[run.params, run.prepared, run.models, run.scores, run.adaptation, run.cards]],
         "report": [[run.params, run.prepared, run.store, run.models, run.quality, *scores, *pages]],
     }
 

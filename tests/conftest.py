@@ -8,7 +8,11 @@ import pytest
 # Tiny tensors gain nothing from threads, and test processes share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from tiny import Run, finish_run, start_run  # torch reads the variable when it is imported
+from exported_nets import THRESHOLD, images  # torch reads the variable when it is imported
+from tiny import Run, finish_run, start_run
+
+from pipeline.export.onnx_file import Exported, export_onnx
+from pipeline.params.config import load_params
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +21,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = start_run(tmp_path_factory.mktemp("finished"))
     finish_run(run)
     return run
+
+
+@pytest.fixture(scope="session")
+def exported(finished: Run) -> Exported:
+    """The finished run's PixelCAM as ONNX; tests that need it are skipped where ONNX's packages are missing."""
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    params = load_params(finished.params)
+    return export_onnx(finished.pixelcam, params=params, images=images(), threshold=THRESHOLD)
 
 
 @pytest.fixture

@@ -18,7 +18,9 @@ PACKAGES = (  # of the library: each imports from itself and from those before i
     "training",
     "adaptation",
     "evaluation",
+    "export",
     "report",
+    "viewer",
     "commands",
 )
 

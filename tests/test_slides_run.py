@@ -18,6 +18,7 @@ DOMAIN: dict[str, Any] = {
     "adapter": "synthetic_slides",
     "classes": ["normal", "metastatic"],
     "background_class": "normal",
+    "review": None,
     "slides": {"train": 2, "val": 2, "test": 2},
     "slide_size": 1024,
     "mpp": 1.0,
@@ -56,7 +57,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         train_pixelcam.main(found.params, node, found.store, found.teacher, found.pixelcam, found.checkpoints)
         evaluate(found)
         tables = (found.scores, found.per_image, found.curves, found.matrix, found.adaptation)
-        pages = (found.report, found.overview, found.overlays)
+        pages = (found.report, found.overview, found.overlays, found.try_it)
         report.main(
             found.params, found.prepared, found.store, found.models, found.quality, *tables, found.slides, *pages
         )

@@ -14,7 +14,16 @@ from PIL import Image
 from pipeline.data.manifest import Manifest, ManifestRow, Split
 from pipeline.params.config import AugmentationParams, Params, load_params
 from pipeline.runtime.files import sha256_of
-from stages import adapt, evaluate_ood, extract_pseudo_labels, prepare, report, train_pixelcam, train_teacher
+from stages import (
+    adapt,
+    evaluate_ood,
+    extract_pseudo_labels,
+    model_cards,
+    prepare,
+    report,
+    train_pixelcam,
+    train_teacher,
+)
 
 ROOT = Path(__file__).parent.parent
 SIZE = (72, 60)  # width and height of the images: not square, and not the input size
@@ -110,6 +119,7 @@ def params_values(root: Path) -> dict[str, Any]:
             "table": "table.csv",
             "classes": list(CLASSES),
             "background_class": "benign" if name == "away" else None,
+            "review": None,
             "val_fraction": 0.0,
             "test_fraction": 1.0,
             "adapt_fraction": 0.0,
@@ -250,6 +260,16 @@ class Run:
         """What both models look at, a picture per domain."""
         return self.root / "reports/overlays"
 
+    @property
+    def cards(self) -> Path:
+        """The model cards."""
+        return self.root / "reports/model_cards"
+
+    @property
+    def try_it(self) -> Path:
+        """The page to try PixelCAM on; empty unless it is asked for."""
+        return self.root / "reports/try_it"
+
 
 def start_run(root: Path, changes: Mapping[str, object] | None = None, *, classes: Sequence[str] = CLASSES) -> Run:
     """Write two domains and a params.yaml; no stage has run yet."""
@@ -278,6 +298,7 @@ def finish_run(run: Run) -> None:
         adapt.main(domain, run.params, run.prepared / domain, *models, run.checkpoints)
     scores = (run.scores, run.per_image, run.curves, run.matrix, run.adaptation)
     evaluate_ood.main(run.params, run.prepared, run.models, run.summary, *scores, run.slides, run.checkpoints)
+    model_cards.main(run.params, run.prepared, run.models, run.scores, run.adaptation, run.cards)
     report.main(
         run.params,
         run.prepared,
@@ -289,6 +310,7 @@ def finish_run(run: Run) -> None:
         run.report,
         run.overview,
         run.overlays,
+        run.try_it,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.adaptation.adapting import adapt_model
 from pipeline.data.unlabelled import UnlabelledDomain, unlabelled_files
+from pipeline.export.hub import find_model
 from pipeline.models.files import ADAPTATION, read_info
 from pipeline.params.adaptation import AdaptationParams
 from pipeline.params.config import Params
@@ -43,7 +44,7 @@ def adapt(
     """Adapt a model to image files and write it as a model of its own.
 
     Args:
-        model: its folder.
+        model: its folder, or `hf-hub:owner/name`.
         images: files, or folders of them.
         output: folder to write; must not exist yet.
         adaptation: how.
@@ -57,7 +58,8 @@ def adapt(
     """
     if output.exists():
         raise PixelCAMError(f"{output}: exists already; give another --output, or remove it")
-    classes = read_info(model).classes
+    folder = find_model(str(model))
+    classes = read_info(folder).classes
     if background_class is not None and background_class not in classes:
         raise PixelCAMError(
             f"--background-class: expected one of the model's classes ({', '.join(classes)}), got "
@@ -70,7 +72,7 @@ def adapt(
         images=unlabelled_files(images),
     )
     states = output.with_name(f".{output.name}.adapting")
-    adapt_model(model, target, adaptation=adaptation, params=params, output=output, checkpoints=states)
+    adapt_model(folder, target, adaptation=adaptation, params=params, output=output, checkpoints=states)
     shutil.rmtree(states, ignore_errors=True)
 
 

@@ -10,6 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from pipeline.commands.export import export
+from pipeline.commands.push_to_hub import push_to_hub
+from pipeline.commands.view import view
 from pipeline.params.errors import PixelCAMError
 from pipeline.params.vocabulary import AdaptationMethod, MapFormat
 from pipeline.runtime.console import reporting_errors
@@ -33,10 +36,10 @@ def predict(
     images: Annotated[
         list[Path] | None, typer.Argument(help="Image files, any format that Pillow reads; or give --domain.")
     ] = None,
-    model: Annotated[Path, typer.Option(help="A model's folder, PixelCAM's or a teacher's.")] = Path("models/pixelcam"),
+    model: Annotated[Path, typer.Option(help="A model's folder, or hf-hub:owner/name.")] = Path("models/pixelcam"),
     output: Annotated[Path, typer.Option(help="Folder for the maps.")] = Path("predictions"),
     params: Annotated[
-        Path | None, typer.Option(help="A params file that says how maps are read; without it from one view.")
+        Path | None, typer.Option(help="Says how maps are read; else the model's own, or from one view.")
     ] = None,
     map_format: Annotated[
         MapFormat, typer.Option("--format", help="Maps as float32 .npy, as 16-bit .png, or in one Zarr group.")
@@ -83,7 +86,7 @@ def predict(
 @app.command()
 @reporting_errors
 def adapt(
-    model: Annotated[Path, typer.Argument(help="A model's folder, PixelCAM's or a teacher's.")],
+    model: Annotated[Path, typer.Argument(help="A model's folder, or hf-hub:owner/name.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them; no labels are needed.")],
     output: Annotated[Path, typer.Option(help="Folder for the adapted model.")] = Path("adapted"),
     params: Annotated[Path, typer.Option(help="The params file that the model was trained with.")] = Path(
@@ -119,7 +122,7 @@ def adapt(
 @reporting_errors
 def slide(
     slides: Annotated[list[Path], typer.Argument(help="Whole slides: SVS, NDPI, MRXS, DICOM, tiled TIFF, ...")],
-    model: Annotated[Path, typer.Option(help="A model's folder, PixelCAM's or a teacher's.")] = Path("models/pixelcam"),
+    model: Annotated[Path, typer.Option(help="A model's folder, or hf-hub:owner/name.")] = Path("models/pixelcam"),
     params: Annotated[Path, typer.Option(help="The params file that the model was trained with.")] = Path(
         "params.yaml"
     ),
@@ -287,6 +290,10 @@ def score(
     for row in describe_scores(scores):
         table.add_row(*row)
     Console().print(table)
+
+
+for command in (export, push_to_hub, view):
+    app.command()(reporting_errors(command))
 
 
 def _read_rows(path: Path, *makers: Callable[[dict[str, Any]], Iterator[Row]]) -> list[list[Row]]:

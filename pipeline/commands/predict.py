@@ -9,6 +9,7 @@ from pipeline.data.manifest import PreparedDomain, Split
 from pipeline.data.pixels import check_unchanged
 from pipeline.evaluation.map_files import writing_maps
 from pipeline.evaluation.prediction import load_model
+from pipeline.export.hub import find_model, params_for
 from pipeline.params.config import Params
 from pipeline.params.errors import PixelCAMError, shown
 from pipeline.params.vocabulary import MapFormat
@@ -50,11 +51,12 @@ def predict(
 
     Args:
         images: image files of different names.
-        model: a model's folder, PixelCAM's or a teacher's.
+        model: a model's folder, PixelCAM's or a teacher's; or `hf-hub:owner/name`.
         output: where `NAME_map.npy` or `NAME_map.png` and `NAME_overlay.png` go, or the group `heatmaps.zarr`.
         batch_size: images per forward pass.
         params: say how maps are read (`pixelcam_map`, for a teacher `cam`) and which weights (the first of
-            `evaluate_ood.weights`). None reads PixelCAM's map once, at the model's input size.
+            `evaluate_ood.weights`). None: as those say that came with the model; of a folder without any PixelCAM's map
+            is read once, at the model's input size.
         map_format: the form of maps.
         maps_only: write no overlays, and name the files of maps as their images are named.
         map_of: the class whose own map is written, of a model that tells classes apart by pixels; None: that of
@@ -65,7 +67,8 @@ def predict(
             no map of the class, or it is a teacher and there are no params. Names are checked before any work begins.
     """
     _check_names(images)
-    predictor = load_model(model, params=params)
+    folder = find_model(str(model))
+    predictor = load_model(folder, params=params or params_for(folder, None))
     attributes = predictor.describe()
     if map_of is not None:
         if map_of not in predictor.classes_with_map:

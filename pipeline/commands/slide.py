@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from pipeline.evaluation.slide_maps import SlideJob, run_slide
+from pipeline.export.hub import find_model
 from pipeline.models.files import read_info
 from pipeline.params.config import Params
 from pipeline.params.errors import PixelCAMError
@@ -30,7 +31,7 @@ def map_slides(
 
     Args:
         slides: files of different names.
-        model: a model's folder.
+        model: a model's folder, or `hf-hub:owner/name`.
         params: how maps are read and slides; and, where the model learned from slides, at which mpp.
         output: gets a folder for each slide.
         mpp: micrometres per pixel at which the model is to see a slide; None where the params say it.
@@ -43,13 +44,14 @@ def map_slides(
         PixelCAMError: a slide cannot be read, two have one name, or nobody says the mpp.
     """
     _check_names(slides)
-    mpp, size, background_class = _window(model, params, mpp)
+    folder = find_model(str(model))
+    mpp, size, background_class = _window(folder, params, mpp)
     jobs = [
         SlideJob(
             slide=slide.absolute(),
             name=slide.stem,
             slide_mpp=slide_mpp,
-            model=model.absolute(),
+            model=folder.absolute(),
             params=params,
             mpp=mpp,
             size=size,

@@ -13,6 +13,7 @@ from typing import Any, Final
 import pandas as pd
 from pyarrow.parquet import ParquetFile
 
+from pipeline.data.review import refuse_other_review
 from pipeline.params.config import Params
 from pipeline.params.errors import PixelCAMError, named, shown
 from pipeline.params.types import GENERATED, AnyDomain
@@ -257,11 +258,17 @@ def write_classes(folder: Path, domain: AnyDomain) -> None:
     write_json(folder / CLASSES, {"classes": list(domain.classes), "background_class_idx": domain.background_class_idx})
 
 
-def read_domain(name: str, params: Params, folder: Path) -> PreparedDomain:
+def read_domain(name: str, params: Params, folder: Path, *, as_reviewed: bool = True) -> PreparedDomain:
     """Read a prepared domain; image paths start from the domain's root, or from the folder if it was generated.
 
+    Args:
+        name: of the domain.
+        params: all parameters.
+        folder: of the prepared domain.
+        as_reviewed: whether its images must be those that its review, as it is now, leaves.
+
     Raises:
-        PixelCAMError: a file of the folder is missing or damaged.
+        PixelCAMError: a file of the folder is missing or damaged, or the review has changed since.
     """
     domain = params.domain(name)
     root = None if isinstance(domain, GENERATED) else domain.root
@@ -270,6 +277,8 @@ def read_domain(name: str, params: Params, folder: Path) -> PreparedDomain:
         classes, background_class_idx = _read_classes(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PixelCAMError(f"{path}: cannot be read ({error}); run 'dvc repro -f prepare@{name}'") from error
+    if as_reviewed:
+        refuse_other_review(name, params, folder)
     table = folder / MANIFEST_PARQUET
     manifest = read_manifest(table if table.exists() else folder / MANIFEST, root=root)
     for row in manifest.rows:

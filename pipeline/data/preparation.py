@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.adapters.glas import list_glas
-from pipeline.data.adapters.listing import MAX_FAULTS_SHOWN, Listing, move_to_train, raise_faults, split_by_patient
+from pipeline.data.adapters.listing import Listing, move_to_train, split_by_patient
 from pipeline.data.adapters.slides import ListedSlide, list_slides, render_slides
 from pipeline.data.adapters.splits import list_splits
 from pipeline.data.adapters.synthetic import render_synthetic
@@ -27,7 +27,11 @@ from pipeline.data.manifest import (
     write_classes,
     write_manifest,
 )
+from pipeline.data.review import Review, record_review
+from pipeline.data.reviewed import review_listings, review_slides, review_tiles
 from pipeline.data.slide_preparation import prepare_slides
+from pipeline.data.slides import count_tiles_again
+from pipeline.data.text_rows import MAX_FAULTS_SHOWN, raise_faults
 from pipeline.params.errors import PixelCAMError, shown
 from pipeline.params.slides import TissueParams
 from pipeline.params.types import (
@@ -159,37 +163,57 @@ _IMAGES_PER_PROCESS = 24
 
 
 def prepare_domain(
-    domain: AnyDomain, *, output: Path, tissue: TissueParams | None = None, scheduler: str | None = None
+    domain: AnyDomain,
+    *,
+    output: Path,
+    review: Review | None = None,
+    tissue: TissueParams | None = None,
+    scheduler: str | None = None,
 ) -> Manifest:
     """Check a domain's files, or render them, and write its manifest.
 
     Beside `output/manifest.csv` stand what the classes mean, for a synthetic domain the images, and for a domain of
-    slides their table and their lesions. `tissue` and `scheduler` are of slides, see `prepare_slides`.
+    slides their table and their lesions. `review` says which images are left out or corrected; what it said is recorded
+    beside the rest. `tissue` and `scheduler` are of slides, see `prepare_slides`.
 
     `output` appears whole, or stays as it was. Rows are sorted by split and image. Relative roots start from the
     working directory. Returns the manifest just written.
 
     Raises:
         PixelCAMError: names every file that is missing, broken, out of the root, of another size than its mask, listed
-            twice, or in the wrong class or split, and every patient on both sides of a split.
+            twice, or in the wrong class or split, every patient on both sides of a split, and every line of a review
+            that fits no image.
     """
-    if not isinstance(domain, GENERATED):
-        _check_places(domain, output=output)
+    _check_places(domain, output=output)
     with replacing_folder(output) as folder:
         if isinstance(domain, TilesDomain):
-            rows = _prepare_tiles(domain, folder=folder, tissue=tissue, scheduler=scheduler)
-        elif isinstance(domain, SyntheticDomain):
-            listings = render_synthetic(domain, folder=folder, workers=_processes(domain))
-            rows = check_listings(listings, domain=domain, root=folder)
+            rows = _prepare_tiles(domain, folder=folder, review=review, tissue=tissue, scheduler=scheduler)
         else:
-            rows = check_listings(list_files(domain), domain=domain, root=domain.root)
+            root, listings = _list_images(domain, folder=folder)
+            reviewed = review_listings(listings, review, domain=domain, root=root)
+            rows = check_listings(reviewed, domain=domain, root=root)
         write_manifest(rows, folder / manifest_file(rows))
         write_classes(folder, domain)
+        record_review(review, folder)
     return Manifest(tuple(rows), output if isinstance(domain, GENERATED) else domain.root, output)
 
 
+def _list_images(
+    domain: SyntheticDomain | GlasDomain | SplitsDomain | TableDomain, *, folder: Path
+) -> tuple[Path, list[Listing]]:
+    """Return a domain's images, rendered into `folder` where they are generated, and the root of their paths."""
+    if isinstance(domain, SyntheticDomain):
+        return folder, render_synthetic(domain, folder=folder, workers=_processes(domain))
+    return domain.root, list_files(domain)
+
+
 def _prepare_tiles(
-    domain: SlidesDomain | SyntheticSlidesDomain, *, folder: Path, tissue: TissueParams | None, scheduler: str | None
+    domain: SlidesDomain | SyntheticSlidesDomain,
+    *,
+    folder: Path,
+    review: Review | None,
+    tissue: TissueParams | None,
+    scheduler: str | None,
 ) -> list[ManifestRow]:
     """Return the rows of a domain of slides, checked as those of images are."""
     if tissue is None:
@@ -198,9 +222,14 @@ def _prepare_tiles(
         root, listed = folder, render_slides(domain, folder=folder, scheduler=scheduler)
     else:
         root, listed = domain.root, list_slides(domain)
+    kept = review_slides(listed, review)
+    if isinstance(domain, FileDomain):
         allowed = domain.shared_patients == SharedPatients.ALLOW
-        raise_faults(_shared_patients(listed, allowed=allowed), source=root)
-    rows = prepare_slides(listed, domain, root=root, folder=folder, tissue=tissue, scheduler=scheduler)
+        raise_faults(_shared_patients(kept, allowed=allowed), source=root)
+    rows = prepare_slides(kept, domain, root=root, folder=folder, tissue=tissue, scheduler=scheduler)
+    if review is not None:
+        rows = review_tiles(rows, review, slides=listed, domain=domain)
+        count_tiles_again(folder, rows)
     raise_faults(_missing_images(rows, domain=domain), source=root)
     return rows
 
@@ -270,13 +299,16 @@ def _processes(domain: SyntheticDomain) -> int:
     return max(1, min(os.cpu_count() or 1, count // _IMAGES_PER_PROCESS))
 
 
-def _check_places(domain: GlasDomain | SplitsDomain | TableDomain | SlidesDomain, *, output: Path) -> None:
-    """Refuse a root that is missing, and an output that would replace raw data."""
-    if not domain.root.is_dir():
-        raise PixelCAMError(
-            f"{domain.root}: is no folder; put the data there or change the domain's root in params.yaml"
-        )
-    for place in (domain.root, _lists_of(domain)):
+def _check_places(domain: AnyDomain, *, output: Path) -> None:
+    """Refuse a root that is missing, and an output that would replace what it is made from."""
+    places = [] if domain.review is None else [domain.review]
+    if not isinstance(domain, GENERATED):
+        if not domain.root.is_dir():
+            raise PixelCAMError(
+                f"{domain.root}: is no folder; put the data there or change the domain's root in params.yaml"
+            )
+        places += [domain.root, _lists_of(domain)]
+    for place in places:
         if place.resolve().is_relative_to(output.resolve()):
             raise PixelCAMError(f"{output}: holds the raw data in {place} and would be replaced; choose another output")
 

@@ -14,12 +14,12 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from pipeline.data.adapters.listing import raise_faults
 from pipeline.data.adapters.slides import ListedSlide, name_of
 from pipeline.data.image_store import images_folder
 from pipeline.data.manifest import ManifestRow, Split, refuse_way_out
 from pipeline.data.pixels import tile_sha256
 from pipeline.data.slides import LESIONS, SlideRecord, write_slides
+from pipeline.data.text_rows import raise_faults
 from pipeline.params.errors import PixelCAMError, shown
 from pipeline.params.slides import TissueParams
 from pipeline.params.types import TilesDomain

@@ -1,13 +1,14 @@
 """The slides of a prepared domain: one table of what each is, beside the manifest of their tiles."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 
-from pipeline.data.manifest import Split
+from pipeline.data.manifest import ManifestRow, Split
 from pipeline.params.errors import PixelCAMError
 from pipeline.runtime.files import replacing_file
 
@@ -84,3 +85,13 @@ def read_slides(folder: Path) -> tuple[SlideRecord, ...]:
         return tuple(SlideRecord(**{name: _KINDS[name](value) for name, value in row.items()}) for row in rows)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PixelCAMError(f"{path}: cannot be read ({error}); run the prepare stage of its domain again") from error
+
+
+def count_tiles_again(folder: Path, rows: Iterable[ManifestRow]) -> None:
+    """Let the table of slides say how many tiles each has in these rows of the manifest.
+
+    Raises:
+        PixelCAMError: as `read_slides`.
+    """
+    counts = Counter(row.slide for row in rows)
+    write_slides([replace(record, tiles=counts[record.slide]) for record in read_slides(folder)], folder)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pipeline.data.adapters.listing import raise_faults
 from pipeline.data.images import MIN_SIDE, SUFFIXES, decode_image
 from pipeline.data.manifest import Manifest, ManifestRow, Split, read_domain
+from pipeline.data.text_rows import raise_faults
 from pipeline.params.config import Params
 from pipeline.params.errors import PixelCAMError
 from pipeline.params.types import GENERATED, SyntheticSlidesDomain

@@ -5,7 +5,7 @@ the class that it predicts as well; PixelCAM's map knows no class. What turns a 
 once, see `pipeline.evaluation.fitting`, and used everywhere.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -150,6 +150,7 @@ def _finish(looked: _Looked, *, fitted: Mapping[ModelName, Fitted], background_c
     """Do the processor's part of scoring a batch."""
     batch = looked.batch
     models: dict[ModelName, ModelBatch] = {}
+    disagreement = _disagreement([said.maps.values for said in looked.said.values()])
     for name, said in looked.said.items():
         maps = measure_maps(said.maps, has_mask=batch.has_mask)
         threshold = fitted[name].threshold.value
@@ -158,6 +159,7 @@ def _finish(looked: _Looked, *, fitted: Mapping[ModelName, Fitted], background_c
             values["by_pixels_idx"] = classify_by_pixels(
                 said.classes, threshold=threshold, background_class_idx=background_class_idx
             )
+        values["disagreement"] = disagreement
         models[name] = ModelBatch(
             logits=said.logits,
             values=values,
@@ -166,6 +168,21 @@ def _finish(looked: _Looked, *, fitted: Mapping[ModelName, Fitted], background_c
             pixel_confusion=_count_pixels(said, batch, threshold=threshold),
         )
     return BatchScores(image_ids=batch.image_ids, masks=int(batch.has_mask.sum()), models=models)
+
+
+def _disagreement(maps: Sequence[NDArray[np.float32]]) -> NDArray[np.float64] | float:
+    """Return how far two models' maps of each image are apart, (B,): the mean over pixels that count; NaN of one model.
+
+    Args:
+        maps: float32 (B, H, W) of each model, negative where a pixel does not count.
+    """
+    if len(maps) != len(ModelName):
+        return np.nan
+    first, second = maps
+    distance = np.abs(first - second).sum(axis=(1, 2), dtype=np.float64)  # 0 where a pixel does not count
+    apart = np.full(len(first), np.nan)
+    np.divide(distance, (first >= 0).sum(axis=(1, 2)), out=apart, where=(first >= 0).any(axis=(1, 2)))
+    return apart
 
 
 def _count_pixels(said: _Said, batch: EvaluationBatch, *, threshold: float) -> NDArray[np.int64]:
@@ -256,7 +273,9 @@ def resize_maps(maps: Tensor, *, map_size: int) -> Tensor:
 def image_values(
     logits: Tensor, histograms: Tensor, batch: EvaluationBatch, *, aps: NDArray[np.float64], threshold: float
 ) -> NDArray[np.void]:
-    """Return what is written of each image of a batch, (B,) of `IMAGE_VALUES`, without a class by pixels.
+    """Return what is written of each image of a batch, (B,) of `IMAGE_VALUES`, but for what needs more than one map.
+
+    The class by pixels is left at -1, and the disagreement of two models at NaN.
 
     Args:
         logits: float32 (B, K) on the CPU.
@@ -284,6 +303,7 @@ def image_values(
         "foreground_share_predicted": (counts.true_positive + counts.false_positive) / pixels,
         "foreground_share_mask": (foreground / pixels).masked_fill(unknown, torch.nan),
         "false_positive_share": (counts.false_positive.double() / background).masked_fill(unknown, torch.nan),
+        "disagreement": torch.full_like(pixels, torch.nan),
     }
     values = np.empty(len(logits), dtype=IMAGE_VALUES)
     for name, column in columns.items():

@@ -25,6 +25,7 @@ OPTIONAL_COLUMNS: Final = (
     "foreground_share_predicted",
     "foreground_share_mask",
     "false_positive_share",
+    "disagreement",
 )
 
 

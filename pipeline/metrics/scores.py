@@ -29,6 +29,7 @@ IMAGE_VALUES: Final = np.dtype(
         ("foreground_share_predicted", np.float64),
         ("foreground_share_mask", np.float64),
         ("false_positive_share", np.float64),
+        ("disagreement", np.float64),
     ]
 )
 
@@ -137,7 +138,8 @@ class ImageScores:
             Dice and IoU no region of interest in it. `by_pixels_idx` is the class that the pixels speak for, -1 of a
             model that tells no classes apart by pixels. `probability` is the predicted probability of the true class,
             `confidence` that of the predicted class. Shares are fractions of the image's pixels, except that
-            `false_positive_share` is the share of the background that is predicted foreground.
+            `false_positive_share` is the share of the background that is predicted foreground. `disagreement` is the
+            mean absolute difference of both models' maps, the same for both; NaN of one model alone.
     """
 
     image: Sequence[str]

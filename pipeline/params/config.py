@@ -221,6 +221,7 @@ class ReportParams(Section):
     """What the report shows."""
 
     images_per_domain: PositiveInt
+    web: bool
 
 
 class Params(Section):

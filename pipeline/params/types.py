@@ -34,10 +34,15 @@ class Section(BaseModel):
 
 
 class Domain(Section):
-    """What every domain has, whatever its adapter. `classes` lists class names in the order of `class_idx`."""
+    """What every domain has, whatever its adapter.
+
+    `classes` lists class names in the order of `class_idx`; `review` is a table of images that a person left out or
+    corrected, from the working folder, None where nobody looked.
+    """
 
     classes: tuple[str, ...] = Field(min_length=2)
     background_class: str | None
+    review: Path | None
 
     @model_validator(mode="after")
     def _check_classes(self) -> Self:

@@ -267,3 +267,12 @@ class MapFormat(StrEnum):
     NPY = "npy"
     PNG = "png"
     ZARR = "zarr"
+
+
+class ExportFormat(StrEnum):
+    """What a trained model leaves as; see `pipeline.export`."""
+
+    ONNX = "onnx"
+    TORCH_EXPORT = "torch-export"
+    BIOIMAGEIO = "bioimageio"
+    WEB = "web"

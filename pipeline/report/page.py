@@ -56,16 +56,14 @@ class _DomainSection:
     cases: tuple[Case, ...]
 
 
-def render_report(content: ReportContent) -> str:
-    """Return the page as HTML; equal content gives equal text."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = percent
+def render_report(content: ReportContent, *, try_it: str | None = None) -> str:
+    """Return the page as HTML; equal content gives equal text.
+
+    Args:
+        content: what it shows.
+        try_it: the address, from the page, of another that PixelCAM can be tried on; None if there is none.
+    """
+    environment = _environment()
     script = environment.get_template(SCRIPT).render()
     domains = list(content.domains)
     most_bytes = bytes_per_image(sum(len(domain.gallery) for domain in domains) + len(content.learned_from))
@@ -114,7 +112,21 @@ def render_report(content: ReportContent) -> str:
         },
         has_classes=any(image.pixelcam.classes is not None for domain in domains for image in domain.gallery),
         models=MODELS,
+        try_it=try_it,
     )
+
+
+def _environment() -> Environment:
+    """Return what fills the templates, escaping all that comes from outside."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    return environment
 
 
 def _domain_section(domain: DomainReport, most_bytes: int) -> _DomainSection:

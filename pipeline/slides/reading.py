@@ -116,14 +116,21 @@ class Slide:
         """Read the whole slide at `mpp` micrometres per pixel, block by block: uint8 (H, W, 3)."""
         downsample = mpp / self.mpp
         width, height = (max(1, int(np.ceil(side / downsample))) for side in self.size)
+        return self.read_in_blocks((0, 0), size=(width, height), downsample=downsample)
+
+    def read_in_blocks(self, corner: tuple[float, float], *, size: tuple[int, int], downsample: float) -> UInt8Image:
+        """Read as `read` does, but never much of a level at once, however much finer it is than what is asked for."""
+        width, height = size
         picture = np.empty((height, width, 3), dtype=np.uint8)
         finer = max((each for each in self._downsamples if each <= downsample * SAME), default=1.0)
         step = max(1, int(BLOCK * finer / downsample))
         for top in range(0, height, step):
             for left in range(0, width, step):
-                size = (min(step, width - left), min(step, height - top))
-                part = self.read((left * downsample, top * downsample), size=size, downsample=downsample)
-                picture[top : top + size[1], left : left + size[0]] = part
+                block = (min(step, width - left), min(step, height - top))
+                place = (corner[0] + left * downsample, corner[1] + top * downsample)
+                picture[top : top + block[1], left : left + block[0]] = self.read(
+                    place, size=block, downsample=downsample
+                )
         return picture
 
     def _grounded(self, part: Image.Image) -> Image.Image:

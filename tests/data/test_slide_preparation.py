@@ -1,5 +1,7 @@
 import json
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from pipeline.data import slide_preparation
 from pipeline.data.image_store import SquareReader
 from pipeline.data.manifest import Manifest, Split, read_manifest, write_manifest
 from pipeline.data.preparation import prepare_domain
+from pipeline.data.review import Review, ReviewedImage, Verdict
 from pipeline.data.scored_set import ScoredSet
 from pipeline.data.slides import read_slides
 from pipeline.params.errors import PixelCAMError
@@ -24,6 +27,7 @@ DOMAIN: dict[str, Any] = {
     "table": "slides.csv",
     "classes": ["normal", "tumour"],
     "background_class": "normal",
+    "review": None,
     "val_fraction": 0.2,
     "test_fraction": 0.3,
     "adapt_fraction": 0.0,
@@ -308,3 +312,36 @@ def test_a_damaged_parquet_manifest_is_named(root: Path, monkeypatch: pytest.Mon
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(PixelCAMError, match=r"manifest\.parquet: cannot be read as a manifest .*prepare stage again"):
         read_manifest(path, root=root)
+
+
+def test_slides_and_tiles_are_left_out_and_corrected(root: Path) -> None:
+    whole = {row.image: row for row in prepare(root).rows}
+    lesion, beside = (
+        next(row for row in whole.values() if row.slide == "a.tif" and bool(row.mask) is marked)
+        for marked in (True, False)
+    )
+    verdicts = [
+        ("c.tif", Verdict.LEAVE_OUT, ""),
+        (lesion.image, Verdict.LEAVE_OUT, ""),
+        (beside.image, Verdict.CORRECTED, "tumour"),
+    ]
+    manifest = prepare_reviewed(root, verdicts)
+    expected = {name: row for name, row in whole.items() if row.slide != "c.tif" and name != lesion.image}
+    assert {row.image: row for row in manifest.rows} == expected | {
+        beside.image: replace(beside, label="tumour", class_idx=1)
+    }
+    slides = {record.slide: record.tiles for record in read_slides(root.parent / "prepared")}
+    assert slides == {"a.tif": 19, "b.tif": 20, "d.tif": 20}
+    with pytest.raises(PixelCAMError, match=f"line 2: '{lesion.image}' cannot be of the background class 'normal'"):
+        prepare_reviewed(root, [(lesion.image, Verdict.CORRECTED, "normal")])
+    with pytest.raises(PixelCAMError, match=r"line 2: there is no image 'e\.tif' in this domain"):
+        prepare_reviewed(root, [("e.tif", Verdict.LEAVE_OUT, "")])
+
+
+def prepare_reviewed(root: Path, verdicts: Sequence[tuple[str, Verdict, str]]) -> Manifest:
+    images = {
+        image: ReviewedImage(line=line, image=image, verdict=verdict, label=label)
+        for line, (image, verdict, label) in enumerate(verdicts, start=2)
+    }
+    review = Review(root / "review.csv", images)
+    return prepare_domain(domain(root), output=root.parent / "prepared", review=review, tissue=TISSUE)

@@ -94,6 +94,11 @@ def rows(evaluation: Evaluation) -> bytes:
     return b"".join(block.tobytes() for block in evaluation.images.blocks)
 
 
+def rows_of(evaluation: Evaluation, column: str) -> bytes:
+    """Return one value of each image, in which NaN equals NaN."""
+    return evaluation.images[column].tobytes()
+
+
 def values(scores: Scores) -> object:
     """Return scores with None for NaN, which equals nothing."""
     return jsonable(asdict(scores))
@@ -243,6 +248,24 @@ class TestEvaluateDomain:
         assert (teacher.model, pixelcam.model) == (ModelName.TEACHER, ModelName.PIXELCAM)
         assert teacher.images["foreground_share_predicted"].tolist() == [0.0, 1.0]
         assert pixelcam.images["foreground_share_predicted"].tolist() == [0.25, 0.5]
+
+    def test_disagreement_is_the_mean_distance_of_both_maps_over_pixels_that_count(self) -> None:
+        maps = [[0.9, 0.6, 0.2, 0.1], [0.75, 0.5, 0.5, 0.25], [0.5] * 4]
+        ignore = [[0, 0, 0, 0], [0, 1, 1, 0], [1, 1, 1, 1]]
+        batch = batch_of(maps, [[1, 0, 0, 0]] * 3, class_idx=[0, 1, 0], predicted=[0, 0, 0], ignore=ignore)
+        batch = replace(batch, has_mask=torch.tensor([False, True, True]))
+        teacher, pixelcam = evaluate_domain(  # whose map is 0 in the first image, and 1 in the second
+            {ModelName.TEACHER: TrueClass(), ModelName.PIXELCAM: RedChannel()},
+            EvaluationDomain(name="colon", classes=("a", "b"), batches=[batch]),
+            fitted=dict.fromkeys(ModelName, Fitted(HALF, math.nan)),
+            map_size=2,
+            resampling=FEW,
+            device=CPU,
+        )
+        expected = [(0.9 + 0.6 + 0.2 + 0.1) / 4, (0.25 + 0.75) / 2, math.nan]
+        assert teacher.images["disagreement"].tolist() == pytest.approx(expected, nan_ok=True)
+        assert rows_of(teacher, "disagreement") == rows_of(pixelcam, "disagreement")
+        assert all(math.isnan(value) for value in evaluate(TWO_IMAGES).images["disagreement"])
 
     def test_other_scores_by_hand(self) -> None:
         threshold = Threshold(0.5, ThresholdSource.VALIDATION)

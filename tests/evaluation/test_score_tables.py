@@ -46,7 +46,7 @@ def image_scores(image: str, *, dice: float = 0.5, false_positive_share: float =
 def columns_of(images: Sequence[Image]) -> ImageScores:
     """Return the scores of images, in two blocks."""
     rows = [
-        (1, 0, 0, 1 / 3, 2 / 3, dice, dice, dice / (2 - dice), 0.3, 0.25, false_positives)
+        (1, 0, 0, 1 / 3, 2 / 3, dice, dice, dice / (2 - dice), 0.3, 0.25, false_positives, 0.2)
         for _, dice, false_positives in images
     ]
     values = np.array(rows, dtype=IMAGE_VALUES)
@@ -204,6 +204,8 @@ class TestPerImageTable:
         assert set(kinds.values()) == {"f"}  # patient and class by pixels too, which are not known here
         assert table[["patient", "class_by_pixels"]].isna().all(axis=None)
         assert table[["probability", "threshold", "foreground_share_predicted"]].notna().all(axis=None)
+        assert (table["disagreement"].between(0, 1)).all()
+        assert (table.groupby(["domain", "image"])["disagreement"].nunique() == 1).all()
         assert table["dice"].notna().tolist() == (table["foreground_share_mask"] > 0).tolist()
         known = table.dropna(axis="columns", how="all")
         pd.testing.assert_frame_equal(known, read_per_image_table(finished.per_image)[known.columns])

@@ -57,6 +57,7 @@ def _arguments(run: Run, stage: str) -> tuple[object, ...]:
             run.report,
             run.overview,
             run.overlays,
+            run.try_it,
         ),
     }[stage]
 

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.data.adapters.listing import Listing, raise_faults, read_text
+from pipeline.data.adapters.listing import Listing
 from pipeline.data.adapters.splits import SplitEntry, class_name, read_split_files
+from pipeline.data.text_rows import raise_faults, read_text
 from pipeline.params.errors import PixelCAMError, named, shown
 from pipeline.params.types import GlasDomain
 

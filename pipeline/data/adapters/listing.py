@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from pipeline.data.manifest import Split, relative_path
 from pipeline.params.errors import PixelCAMError, named
 
-MAX_FAULTS_SHOWN = 20
-
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
@@ -48,36 +46,6 @@ def existing_path(text: str, *, root: Path) -> str:
     if below.parts and not os.path.exists(root / path.parts[0]) and os.path.exists(root / below):  # noqa: PTH110
         return str(below)
     return str(path)
-
-
-def raise_faults(faults: Sequence[str], *, source: Path) -> None:
-    """Raise one error that lists what is wrong with `source`, the first twenty in full; do nothing without faults.
-
-    Raises:
-        PixelCAMError: there is at least one fault.
-    """
-    if not faults:
-        return
-    lines = [f"  {fault}" for fault in faults[:MAX_FAULTS_SHOWN]]
-    if len(faults) > MAX_FAULTS_SHOWN:
-        lines.append(f"  ... and {len(faults) - MAX_FAULTS_SHOWN} more")
-    raise PixelCAMError("\n".join([f"{source}: {len(faults)} fault(s) to mend; nothing was written", *lines]))
-
-
-def read_text(path: Path) -> str:
-    """Read a dataset's text file as UTF-8, with or without byte-order mark; any line end becomes a newline.
-
-    Raises:
-        PixelCAMError: the file is missing, unreadable or in another encoding.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise PixelCAMError(
-            f"{path}: cannot be read ({error.strerror}); expected a text file of the dataset"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise PixelCAMError(f"{path}: is not UTF-8 text ({error.reason}); save it as UTF-8") from error
 
 
 # Few patients are worth many tries; many patients come out even at the first.

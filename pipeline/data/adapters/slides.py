@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pipeline.data.adapters.listing import Listing, move_to_train, raise_faults, split_by_patient
-from pipeline.data.adapters.table import read_rows, split_named
+from pipeline.data.adapters.listing import Listing, move_to_train, split_by_patient
+from pipeline.data.adapters.table import split_named
 from pipeline.data.manifest import Split, is_writable, relative_path
+from pipeline.data.text_rows import raise_faults, read_rows
 from pipeline.params.errors import PixelCAMError, shown
 from pipeline.params.types import SlidesDomain, SyntheticSlidesDomain
 from pipeline.runtime.cluster import side_by_side

@@ -8,8 +8,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.data.adapters.listing import Listing, existing_path, raise_faults, read_text
+from pipeline.data.adapters.listing import Listing, existing_path
 from pipeline.data.manifest import MAX_DIGITS, Split
+from pipeline.data.text_rows import raise_faults, read_text
 from pipeline.params.errors import PixelCAMError, named, shown
 from pipeline.params.types import SplitsDomain
 

@@ -1,5 +1,6 @@
 "use strict";
-// Filters, order and sliders of the gallery. What it reads stands in data- attributes; without it the page is whole.
+// What scripts read stands in data- attributes; without them the page is whole.
+// Filters, order and sliders of the gallery.
 (() => {
   const form = document.getElementById("filters");
   const list = document.getElementById("cases");
@@ -65,4 +66,13 @@
   list.addEventListener("input", (event) => wipe(event.target.closest(".case"), event.target.value));
   document.documentElement.classList.add("scripted");
   update();
+})();
+// The page to try PixelCAM on is many megabytes, which load when its fold is opened.
+(() => {
+  const fold = document.getElementById("try-it-fold");
+  if (!fold) return;
+  const frame = fold.querySelector("iframe");
+  fold.addEventListener("toggle", () => {
+    if (fold.open && !frame.src) frame.src = frame.dataset.address;
+  });
 })();

@@ -18,6 +18,7 @@ def _domain(*, train: int = 3, seed: int = 0) -> SyntheticDomain:
         laboratory=Laboratory.HOME,
         classes=("benign", "malignant"),
         background_class=None,
+        review=None,
         images=SplitSizes(train=train, val=1, test=2),
         image_size=64,
         seed=seed,
