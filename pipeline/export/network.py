@@ -122,24 +122,27 @@ def squash_in_graph(image: Tensor, side: int) -> Tensor:
 def _shrink(pixels: Tensor, old: int, new: int) -> Tensor:
     """Resize the rows of images, whole numbers (B, 3, H, old) in [0, 255], to `new` pixels, (B, 3, H, new).
 
-    Pillow's bilinear filter is a triangle, as wide as the pixels of the smaller image, in whole parts of 2**22, and its
-    sums are rounded half up. Here they are added in two halves of 11 bits each, every one a whole number that float32
-    holds exactly, so that no order of the additions changes a bit (of images up to 32 times as large as the square).
+    Pillow rounds its sums half up. Here they are added in two halves of 11 bits each, every one a whole number that
+    float32 holds exactly, so that no order of the additions changes a bit (of images up to 32 times as large as the
+    square).
     """
-    parts = (triangle_filter(old, new) * FILTER_PARTS + 0.5).floor()
-    coarse = (parts / HALF_OF_PARTS).floor()
+    parts = filter_parts(old, new)
+    coarse = parts // HALF_OF_PARTS
     fine = parts - coarse * HALF_OF_PARTS
     sums = pixels @ coarse.float().T + (pixels @ fine.float().T / HALF_OF_PARTS).floor()
     return ((sums + HALF_OF_PARTS / 2) / HALF_OF_PARTS).floor()
 
 
-def triangle_filter(old: int, new: int) -> Tensor:
-    """Return what each of `new` pixels takes of each of `old`, float64 (new, old); rows add up to 1."""
-    ratio = torch.scalar_tensor(old, dtype=torch.float64) / new  # a tensor: exporters divide plain numbers in float32
-    centres = (torch.arange(new, dtype=torch.float64) + 0.5) * ratio
-    distances = (torch.arange(old, dtype=torch.float64) + 0.5 - centres[:, None]).abs()
-    weights = (1 - distances / ratio.clamp(min=1)).clamp(min=0)
-    return weights / weights.sum(dim=1, keepdim=True)
+def filter_parts(old: int, new: int) -> Tensor:
+    """Return what each of `new` pixels takes of each of `old`, in parts of 2**22, int64 (new, old).
+
+    Pillow's bilinear filter is a triangle, as wide as the pixels of the smaller image. Distances are counted in halves
+    of a `new`th of a pixel, which makes all of it whole numbers: some runtimes know no float64.
+    """
+    places, centres = (2 * torch.arange(old) + 1) * new, (2 * torch.arange(new) + 1) * old
+    weights = (2 * torch.sym_max(old, new) - (places - centres[:, None]).abs()).clamp(min=0)
+    total = weights.sum(dim=1, keepdim=True)
+    return (2 * FILTER_PARTS * weights + total) // (2 * total)  # rounded half up
 
 
 def build_network(folder: Path, params: Params) -> ExportedNetwork:

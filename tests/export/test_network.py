@@ -8,7 +8,7 @@ from tiny import Run
 
 from pipeline.data.image_store import squash
 from pipeline.evaluation.prediction import load_model
-from pipeline.export.network import build_network, one_view, squash_in_graph, triangle_filter
+from pipeline.export.network import build_network, filter_parts, one_view, squash_in_graph
 from pipeline.params.config import load_params
 from pipeline.params.errors import PixelCAMError
 from pipeline.params.vocabulary import CamMethod
@@ -24,9 +24,9 @@ def test_images_are_resized_to_the_same_bytes_as_pillow_gives(shape: tuple[int, 
     assert np.array_equal(found[0].permute(1, 2, 0).numpy().round(3), squash(image, side))
 
 
-def test_a_filter_twice_as_wide_takes_what_pillow_documents() -> None:
+def test_a_filter_of_half_as_many_pixels_is_twice_as_wide() -> None:
     # pixel 1 of 2, made of 4: distances 2.5, 1.5, 0.5, 0.5 from its centre 3 over a half-width of 2: 0, 1/4, 3/4, 3/4
-    assert triangle_filter(4, 2)[1].tolist() == pytest.approx([0, 1 / 7, 3 / 7, 3 / 7])
+    assert filter_parts(4, 2)[1].tolist() == [0, round(2**22 / 7), round(3 * 2**22 / 7), round(3 * 2**22 / 7)]
 
 
 @pytest.mark.parametrize("kind", ["teacher", "pixelcam"])

@@ -83,9 +83,7 @@ def test_a_file_says_what_it_is_and_how_it_was_checked(exported: Exported, finis
     assert set(about["check"]["largest_difference"]) == {"probabilities", "map"}
 
 
-def test_a_file_names_no_path_of_this_machine_and_has_the_same_bytes_again(
-    exported: Exported, finished: Run
-) -> None:
+def test_a_file_names_no_path_of_this_machine_and_has_the_same_bytes_again(exported: Exported, finished: Run) -> None:
     root = str(Path(__file__).parents[2])
     assert root.encode() not in exported.model
     assert b".py\x22" not in exported.model
