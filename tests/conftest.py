@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ import pytest
 # Tiny tensors gain nothing from threads, and test processes share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from browsers import start_browser
 from exported_nets import THRESHOLD, images  # torch reads the variable when it is imported
+from playwright.sync_api import Browser, Playwright, sync_playwright
 from tiny import Run, finish_run, start_run
 
 from pipeline.export.onnx_file import Exported, export_onnx
@@ -30,6 +33,21 @@ def exported(finished: Run) -> Exported:
         pytest.importorskip(package)
     params = load_params(finished.params)
     return export_onnx(finished.pixelcam, params=params, images=images(), threshold=THRESHOLD)
+
+
+@pytest.fixture(scope="module")  # no longer: while it runs, nothing else may start an event loop
+def playwright() -> Iterator[Playwright]:
+    """What starts browsers."""
+    with sync_playwright() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    """A browser for the tests of a module that need one; see `needs_browser`."""
+    found = start_browser(playwright)
+    yield found
+    found.close()
 
 
 @pytest.fixture

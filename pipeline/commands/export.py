@@ -60,7 +60,7 @@ def _describe(output: Path, about: dict[str, Any]) -> str:
     differences = ", ".join(f"{name} {off:.1g}" for name, off in check["largest_difference"].items())
     said = f"{output}: off by at most {differences} on {check['images']} images; threshold {about['threshold']:.3f}"
     if "quantization" not in about:
-        return said
+        return f"{said}\nto use it, open {output}/index.html in a browser" if output.suffix == "" else said
     scores = about["quantization"]["scores"]
     pxap = {kind: "unknown" if each["pxap"] is None else f"{100 * each['pxap']:.1f}" for kind, each in scores.items()}
     accuracy = {kind: f"{100 * each['accuracy']:.1f}" for kind, each in scores.items()}

@@ -140,7 +140,8 @@ def filter_parts(old: int, new: int) -> Tensor:
     of a `new`th of a pixel, which makes all of it whole numbers: some runtimes know no float64.
     """
     places, centres = (2 * torch.arange(old) + 1) * new, (2 * torch.arange(new) + 1) * old
-    weights = (2 * torch.sym_max(old, new) - (places - centres[:, None]).abs()).clamp(min=0)
+    half_width: int = 2 * torch.sym_max(old, new)  # type: ignore[no-untyped-call]
+    weights: Tensor = (half_width - (places - centres[:, None]).abs()).clamp(min=0)
     total = weights.sum(dim=1, keepdim=True)
     return (2 * FILTER_PARTS * weights + total) // (2 * total)  # rounded half up
 

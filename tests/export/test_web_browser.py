@@ -1,7 +1,6 @@
 """The page of a model in a real browser: the model's own values, any file that may come, keyboard, phone, policy."""
 
 import base64
-import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -14,10 +13,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from browsers import DESK, PHONE, needs_browser, start_browser
 from exported_nets import pixelcam_network
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, expect
 from tiny import Run
 
 from pipeline.evaluation.prediction import Prediction, load_model
@@ -26,17 +26,11 @@ from pipeline.export.onnx_file import Exported, session_of, to_onnx
 from pipeline.export.web import INDEX, write_web
 from pipeline.params.config import load_params
 
-CHROMIUM = os.environ.get("PIXELCAM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 RUNTIME = Path(__file__).parents[2] / "node_modules/onnxruntime-web"
 pytestmark = [
-    pytest.mark.skipif(
-        CHROMIUM is None,
-        reason="no chromium: install Debian's package, or name a browser with PIXELCAM_CHROMIUM=/path/to/it",
-    ),
+    needs_browser,
     pytest.mark.skipif(not RUNTIME.is_dir(), reason="no onnxruntime-web: run 'npm ci'"),
 ]
-DESK = (1200, 800)
-PHONE = (390, 800)
 WITHIN = 1e-3  # of what PyTorch says
 KEEP_ANSWERS = "document.addEventListener('looked', (event) => { window.answer = event.detail; });"
 BROKEN_GRAPHICS = """Object.defineProperty(navigator, "gpu", { value: { requestAdapter: async () => ({
@@ -58,19 +52,6 @@ def folder(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path
     made = tmp_path_factory.mktemp("web")
     write_web(made, model=exported.model, metadata=exported.metadata, runtime=RUNTIME)
     return made
-
-
-@pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    with sync_playwright() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def browser(playwright: Playwright) -> Iterator[Browser]:
-    started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-    yield started
-    started.close()
 
 
 class _Isolated(SimpleHTTPRequestHandler):
@@ -209,7 +190,7 @@ def test_nothing_leaves_the_page(browser: Browser, served: str) -> None:
 def test_a_graphics_processor_gives_the_same_values(
     playwright: Playwright, served: str, finished: Run, file: Path
 ) -> None:
-    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *SOFTWARE_GRAPHICS])
+    browser = start_browser(playwright, *SOFTWARE_GRAPHICS)
     with opened(browser, served, scripts=(ANY_GRAPHICS,)) as page:
         if not page.evaluate("navigator.gpu.requestAdapter().then(Boolean)"):
             pytest.skip("this Chromium has no WebGPU")

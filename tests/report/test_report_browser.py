@@ -1,7 +1,5 @@
 """The report in a real browser, by clicking and by keyboard: filters, order, sliders, dark, a phone, no script."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,21 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browsers import DESK, PHONE, needs_browser, watch
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 from test_adapted_section import adapted_content, adapted_domain, adapted_model, scores
 from test_page import HOSTILE, content, gallery_image
 
 from pipeline.report.page import render_report
 from pipeline.report.parts import DomainReport, GalleryImage
 
-CHROMIUM = os.environ.get("PIXELCAM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None,
-    reason="no chromium: install Debian's package, or name a browser with PIXELCAM_CHROMIUM=/path/to/it",
-)
-DESK = (1200, 800)
-PHONE = (390, 800)
+pytestmark = needs_browser
 
 
 def _image(name: str, *, teacher: float, pixelcam: float, right: bool = True) -> GalleryImage:
@@ -59,14 +52,6 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
 @contextmanager
 def opened(
     browser: Browser, file: Path, *, size: tuple[int, int] = DESK, dark: bool = False, script: bool = True
@@ -80,11 +65,7 @@ def opened(
     )
     context.set_default_timeout(20_000)
     page = context.new_page()
-    said: list[str] = []
-    requested: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: requested.append(request.url))
+    said, requested = watch(page)
     page.goto(file.as_uri())
     yield page
     context.close()

@@ -1,21 +1,19 @@
 """The section of the report that PixelCAM is tried in: there when it is asked for, and loaded when it is opened."""
 
-import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
 import yaml
+from browsers import needs_browser
 from commands import copy_run, refusal_of, run_stage
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import Browser, expect
 from test_page import Page, content
 from tiny import Run
 
 from pipeline.export.web import INDEX
 from pipeline.report.page import render_report
 
-CHROMIUM = os.environ.get("PIXELCAM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 PACKAGES = Path(__file__).parents[2] / "node_modules"
 ADDRESS = "try_it/index.html"
 FRAMED = '<!doctype html><p id="said"></p><script src="beside.js"></script>'
@@ -46,21 +44,21 @@ def test_the_section_links_to_the_page_and_the_policy_allows_its_frame_alone() -
     assert re.findall(r"frame-src ([^;\"]*)", html) == ["'self'"]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium: install Debian's package, or set PIXELCAM_CHROMIUM")
-def test_the_frame_is_loaded_when_its_fold_is_opened_and_runs_what_lies_beside_it(tmp_path: Path) -> None:
+@needs_browser
+def test_the_frame_is_loaded_when_its_fold_is_opened_and_runs_what_lies_beside_it(
+    tmp_path: Path, browser: Browser
+) -> None:
     report = tmp_path / INDEX
     report.write_text(render_report(content(), try_it=ADDRESS), encoding="utf-8")
     (tmp_path / ADDRESS).parent.mkdir()
     (tmp_path / ADDRESS).write_text(FRAMED, encoding="utf-8")
     (tmp_path / ADDRESS).with_name("beside.js").write_text(BESIDE, encoding="utf-8")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.goto(report.as_uri())
-        assert [frame.url for frame in page.frames] == [report.as_uri(), "about:blank"]
-        page.get_by_text("Try it here").click()
-        expect(page.frame_locator("iframe.try-it").locator("#said")).to_have_text("runs")
-        browser.close()
+    page = browser.new_page()
+    page.goto(report.as_uri())
+    assert [frame.url for frame in page.frames] == [report.as_uri(), "about:blank"]
+    page.get_by_text("Try it here").click()
+    expect(page.frame_locator("iframe.try-it").locator("#said")).to_have_text("runs")
+    page.close()
 
 
 @pytest.mark.slow

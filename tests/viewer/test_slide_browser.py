@@ -4,21 +4,19 @@ from collections.abc import Iterator
 from io import BytesIO
 
 import pytest
+from browsers import DESK, PHONE, needs_browser
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
 from slide_site import FOUND, SIZE, write_run
-from test_view_browser import CHROMIUM, DESK, PHONE, opened, served
+from test_view_browser import opened, served
 from tiny import ROOT
 
 pytestmark = [
-    pytest.mark.skipif(
-        CHROMIUM is None,
-        reason="no chromium: install Debian's package, or name a browser with PIXELCAM_CHROMIUM=/path/to/it",
-    ),
+    needs_browser,
     pytest.mark.skipif(not (ROOT / "node_modules/openseadragon").is_dir(), reason="no OpenSeadragon: run 'npm ci'"),
 ]
 A = "/slide?in=slides-home&slide=a"
@@ -33,17 +31,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             yield found
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
 @pytest.fixture(params=[DESK, PHONE], ids=["desk", "phone"])
-def page(chromium: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Page]:
-    with opened(chromium, address, size=request.param) as found:
+def page(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+    with opened(browser, address, size=request.param) as found:
         found.emulate_media(reduced_motion="reduce")
         found.goto(A)
         expect(found.locator("#deep")).to_have_attribute("data-state", "shown")

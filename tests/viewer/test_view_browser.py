@@ -1,15 +1,14 @@
 """The local page in a real browser: by keyboard and by clicking, sliders, a phone, and names that are markup."""
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 
 import pytest
-from playwright.sync_api import Browser, Page, Response, expect, sync_playwright
+from browsers import DESK, PHONE, needs_browser, watch
+from playwright.sync_api import Browser, Page, Response, expect
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
@@ -21,12 +20,7 @@ from pipeline.viewer.app import create_app
 from pipeline.viewer.server import listen, make_server
 from pipeline.viewer.site import Site
 
-CHROMIUM = os.environ.get("PIXELCAM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None,
-    reason="no chromium: install Debian's package, or name a browser with PIXELCAM_CHROMIUM=/path/to/it",
-)
-DESK, PHONE = (1200, 800), (390, 800)
+pytestmark = needs_browser
 HOSTILE = "<img src=x onerror=alert(1)>.png"
 
 
@@ -46,14 +40,6 @@ def served(site: Site) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
-@pytest.fixture(scope="module")
 def site(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Site:
     return site_of(finished, tmp_path_factory.mktemp("browsed"))
 
@@ -70,11 +56,7 @@ def opened(browser: Browser, address: str, *, size: tuple[int, int] = DESK) -> I
     context = browser.new_context(viewport={"width": size[0], "height": size[1]}, base_url=address)
     context.set_default_timeout(20_000)
     page = context.new_page()
-    said: list[str] = []
-    requested: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: requested.append(request.url))
+    said, requested = watch(page)
     page.goto(f"/?token={TOKEN}")
     expect(page.get_by_role("heading", level=1)).to_have_text("A run, image by image")
     assert TOKEN not in page.url

@@ -1,0 +1,31 @@
+"""A browser for tests that look at pages; they are skipped where there is none."""
+
+import os
+import shutil
+from typing import Final
+
+import pytest
+from playwright.sync_api import Browser, Page, Playwright
+
+CHROMIUM: Final = os.environ.get("PIXELCAM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+DESK: Final = (1200, 800)  # of a window, in pixels
+PHONE: Final = (390, 800)
+needs_browser: Final = pytest.mark.skipif(
+    CHROMIUM is None,
+    reason="no chromium: install Debian's package, or name a browser with PIXELCAM_CHROMIUM=/path/to/it",
+)
+
+
+def start_browser(playwright: Playwright, *arguments: str) -> Browser:
+    """Start a browser, with more of its own options where there are any."""
+    return playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *arguments])
+
+
+def watch(page: Page) -> tuple[list[str], list[str]]:
+    """Return two lists that fill as the page lives: what it says on its console, errors too, and what it asks for."""
+    said: list[str] = []
+    requested: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: requested.append(request.url))
+    return said, requested
