@@ -35,7 +35,7 @@ def main(
     """Write PAGE, OVERVIEW and the folders OVERLAYS and TRY_IT about the teacher and PixelCAM in MODELS.
 
     STORE and LABEL_QUALITY are those of the first round; those of others lie beside them, with _ROUND in their names.
-    TRY_IT is empty unless the params ask for it.
+    TRY_IT holds the page only if the params ask for it.
     """
     values = load_params(params)
     root = Path(__file__).resolve().parent.parent

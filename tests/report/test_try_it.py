@@ -26,11 +26,12 @@ def ask_for_page(run: Run) -> None:
     run.params.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
 
-def test_without_it_the_report_has_no_section_and_the_folder_is_empty(finished: Run) -> None:
+def test_without_it_the_report_has_no_section_and_the_folder_says_how_to_get_it(finished: Run) -> None:
     html = finished.report.read_text(encoding="utf-8")
     assert "try-it" not in re.sub(r"<(style|script)>.*?</\1>", "", html, flags=re.DOTALL)
     assert "frame-src" not in html
-    assert list(finished.try_it.iterdir()) == []
+    (note,) = finished.try_it.iterdir()
+    assert "report.web: true" in note.read_text(encoding="utf-8")
 
 
 def test_the_section_links_to_the_page_and_the_policy_allows_its_frame_alone() -> None:
