@@ -1,10 +1,21 @@
 # `make repro` runs the pipeline, `make slides` runs it on whole slides, `make test` checks the project, `make bench` measures
-# its speed. Each installs what it needs into .venv.
+# its speed. Each installs what it needs into .venv: by version (constraints.txt), or by the hash of every file (make install
+# LOCK=cpu or LOCK=index, see docs/security.md). `make lock` writes the hashes to locks/, `make sbom` the parts list to sbom/.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+TOOLS := .venv/tools
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+HASHED := $(PIP) --require-hashes --no-build-isolation --requirement
+HASHES := $(TOOLS)/bin/uv pip compile --quiet --no-config --universal --python-version 3.11.1 --generate-hashes --no-annotate --custom-compile-command 'make lock'
+PINNED = $(shell sed -n 's/^\([^\#=]*\)==.*/\1/p' constraints.txt)
 
-.PHONY: repro slides test bench install
+ifdef LOCK
+INSTALL := $(HASHED) locks/build.txt && $(HASHED) locks/packages.txt --requirement locks/$(LOCK).txt && $(PIP) --no-deps --no-build-isolation
+else
+INSTALL := $(PIP) --constraint constraints.txt
+endif
+
+.PHONY: repro slides test bench install lock sbom
 
 repro: .venv/.installed
 	@git rev-parse --verify --quiet HEAD >/dev/null || { echo "error: DVC needs a git repository with a commit: clone the project with git"; exit 1; }
@@ -34,9 +45,25 @@ install: .venv/.installed
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is older than Python 3.11; name a newer one: make repro PYTHON=python3.11"; exit 1; }
 	@echo "installing into .venv (a few minutes, once)"
 	$(PYTHON) -m venv .venv
-	$(PIP) --editable .
+	$(INSTALL) --editable .
 	@touch $@
 
 .venv/.installed-dev: .venv/.installed
-	$(PIP) --editable '.[dev]'
+	$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+# torch and what it needs differ from system to system: locks/index.txt is the index's, locks/cpu.txt is kept by hand.
+lock: $(TOOLS)/.installed
+	@echo 'setuptools>=77' | $(HASHES) - --output-file locks/build.txt
+	@$(HASHES) --no-deps --no-emit-package torch constraints.txt --output-file locks/packages.txt
+	@$(HASHES) --constraint locks/build.txt $(addprefix --no-emit-package ,setuptools $(filter-out torch,$(PINNED))) constraints.txt --output-file locks/index.txt
+
+sbom: .venv/.installed $(TOOLS)/.installed
+	@mkdir -p sbom
+	$(TOOLS)/bin/cyclonedx-py environment .venv --pyproject pyproject.toml --output-reproducible --validate --output-file sbom/python.json
+	npm sbom --sbom-format cyclonedx --package-lock-only > sbom/npm.json
+
+$(TOOLS)/.installed: Makefile
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9 'cyclonedx-bom[json-validation]==7.5.0'
 	@touch $@

@@ -68,14 +68,43 @@ def _plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def _pins() -> list[str]:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
 def test_dependencies_are_bounded_and_the_set_up_pins_every_one() -> None:
     for requirement in _requirements()["run"]:
         assert re.search(r"<|==|~=", requirement), f"{requirement}: has no upper bound"
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = [line for line in lines if line and not line.startswith("#")]
+    pins = _pins()
     assert all(re.fullmatch(r"[\w.-]+==[\w.+-]+", pin) for pin in pins)
     pinned = {_plain(pin.split("==")[0]) for pin in pins}
     wanted = [re.split(r"[<>=~!\[; ]", requirement)[0] for each in _requirements().values() for requirement in each]
     wanted = [name for name in wanted if name != "pixelcam"]  # which asks for extras of its own
     assert {_plain(name) for name in wanted} <= pinned
     assert "--constraint constraints.txt" in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def _locked(name: str) -> dict[str, list[str]]:
+    """Return the pins of a lock with the hashes that their files may have, each line of it accounted for."""
+    lines = (ROOT / "locks" / name).read_text(encoding="utf-8").splitlines()
+    found: dict[str, list[str]] = {}
+    for line in (line for line in lines if not line.startswith("#")):
+        if pin := re.fullmatch(r"([\w.-]+==[\w.+]+)( ; [^\\]+)? \\", line):
+            hashes = found.setdefault(pin[1], [])
+        else:
+            digest = re.fullmatch(r" {4}--hash=sha256:([0-9a-f]{64})( \\)?", line)
+            assert digest is not None, f"{name}: {line}"
+            hashes.append(digest[1])
+    return found
+
+
+def test_the_locks_hold_every_pin_with_hashes() -> None:
+    packages, index, cpu, build = (_locked(f"{name}.txt") for name in ("packages", "index", "cpu", "build"))
+    locked = {**packages, **index, **cpu, **build}
+    assert [pin for pin, hashes in locked.items() if not hashes or len(set(hashes)) < len(hashes)] == []
+    torch = [pin for pin in _pins() if pin.startswith("torch==")]
+    assert {_plain(pin) for pin in packages} == {_plain(pin) for pin in _pins() if pin not in torch}, "run make lock"
+    assert set(torch) <= set(index)
+    assert list(cpu) == [f"{torch[0]}+cpu"], "locks/cpu.txt is kept by hand"
+    assert [pin.split("==")[0] for pin in build] == ["setuptools"]
