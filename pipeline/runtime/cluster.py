@@ -80,7 +80,7 @@ def _client(scheduler: str | None, workers: int) -> "Iterator[Client]":
 
     if scheduler is not None:
         try:
-            client = Client(scheduler, timeout=SECONDS_TO_CONNECT)  # type: ignore[no-untyped-call]
+            client = Client(scheduler, timeout=SECONDS_TO_CONNECT, set_as_default=False)  # type: ignore[no-untyped-call]
         except (OSError, ValueError) as error:
             raise PixelCAMError(
                 f"{scheduler}: no Dask scheduler answers there ({error}); start one ('dask scheduler'), mend the "
@@ -94,5 +94,5 @@ def _client(scheduler: str | None, workers: int) -> "Iterator[Client]":
     local = LocalCluster(  # type: ignore[no-untyped-call]
         n_workers=workers, threads_per_worker=1, security=True, dashboard_address=NOBODYS, silence_logs=quiet
     )
-    with local as cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
+    with local as cluster, Client(cluster, set_as_default=False) as client:  # type: ignore[no-untyped-call]
         yield client

@@ -198,7 +198,7 @@ def test_a_worker_that_dies_loses_a_row_of_windows_and_not_its_slide(
 
     others = [Path(shutil.copy(slide, tmp_path / f"{name}.tif")) for name in "bc"]
     local = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50)  # type: ignore[no-untyped-call]
-    with local as cluster, Client(cluster) as client:  # type: ignore[no-untyped-call]
+    with local as cluster, Client(cluster, set_as_default=False) as client:  # type: ignore[no-untyped-call]
         client.run(_slowly)
         killed: dict[Path, int] = {}
 

@@ -92,4 +92,4 @@ def test_nobody_else_reaches_the_processes() -> None:
         address = str(client.scheduler_info()["address"])
         assert address.startswith("tls://127.0.0.1:")
         with pytest.raises(OSError, match=r"Timed out|closed|reset|connect"):
-            Client(address.replace("tls", "tcp"), timeout=1)  # type: ignore[no-untyped-call]
+            Client(address.replace("tls", "tcp"), timeout=1, set_as_default=False)  # type: ignore[no-untyped-call]
