@@ -10,6 +10,7 @@ from imports import ROOT
 
 from pipeline.metrics.classification import Calibration
 from pipeline.metrics.localization import BoxScores, RegionScores
+from pipeline.metrics.published import PublishedRegion, PublishedScores
 from pipeline.metrics.scores import Scores
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -60,5 +61,12 @@ def test_the_packages_are_drawn_as_they_import() -> None:
 def test_every_score_is_defined_on_its_page() -> None:
     page = TEXTS[ROOT / "docs/evaluation.md"]
     named = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`\n]+)`", page))))
-    scores = {field.name for kind in (Scores, RegionScores, BoxScores, Calibration) for field in fields(kind)}
+    kinds = (Scores, RegionScores, BoxScores, Calibration, PublishedRegion, PublishedScores)
+    scores = {field.name for kind in kinds for field in fields(kind)}
     assert sorted(scores - named) == []
+
+
+def test_the_protocols_differ_as_their_page_says() -> None:
+    script = runpy.run_path(str(ROOT / "docs/compare_protocols.py"))
+    page = TEXTS[ROOT / "docs/evaluation.md"]
+    assert f"{script['BEGIN']}\n{script['table']()}\n{script['END']}" in page, "run python docs/compare_protocols.py"

@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from pipeline.commands.export import export
 from pipeline.commands.push_to_hub import push_to_hub
 from pipeline.commands.view import view
+from pipeline.metrics.protocols import ScoreProtocol
 from pipeline.params.errors import PixelCAMError
 from pipeline.params.vocabulary import AdaptationMethod, MapFormat
 from pipeline.runtime.console import reporting_errors
@@ -277,12 +278,20 @@ def score(
     map_size: Annotated[
         bool, typer.Option("--map-size", help="Bring masks to the size of the maps, not maps to that of the masks.")
     ] = False,
+    protocol: Annotated[
+        ScoreProtocol, typer.Option(help="Whose definitions: this project's, or the published evaluator's.")
+    ] = ScoreProtocol.PIXELCAM,
+    steps: Annotated[
+        int | None, typer.Option(help="Thresholds of a published protocol: 1000, as if not given, or 100.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Score anyone's maps against masks, as the pipeline scores its own: PxAP, Dice, IoU, boxes; docs/evaluation.md."""
     from pipeline.evaluation.map_scores import describe_scores, score_map_files  # noqa: PLC0415
 
-    scores = score_map_files(maps, masks, ignore=ignore, threshold=threshold, at_map_size=map_size)
+    scores = score_map_files(
+        maps, masks, ignore=ignore, threshold=threshold, at_map_size=map_size, protocol=protocol, steps=steps
+    )
     if as_json:
         typer.echo(json.dumps(scores, indent=2, allow_nan=False))
         return

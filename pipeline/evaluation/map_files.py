@@ -1,10 +1,11 @@
 """Maps as files: written whole or not at all at the size of their images, and read, whichever method wrote them."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from types import EllipsisType
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import zarr
@@ -107,18 +108,24 @@ ZARR_MARKERS: Final = ("zarr.json", ".zarray", ".zgroup")
 Value = TypeVar("Value")
 
 
-class MapSource(Protocol):
+class MapSource(ABC):
     """Maps by the name of their image, without folder and suffix."""
 
     @property
+    @abstractmethod
     def names(self) -> tuple[str, ...]:
         """The names, sorted."""
 
+    @abstractmethod
+    def read_exactly(self, name: str) -> NDArray[np.float64]:
+        """Return a map, float64 (H, W) in [0, 1], no value rounded; raise a `PixelCAMError` for anything else."""
+
     def read(self, name: str) -> NDArray[np.float32]:
         """Return a map, float32 (H, W) in [0, 1]; raise a `PixelCAMError` for anything else."""
+        return self.read_exactly(name).astype(np.float32)
 
 
-class MapFolder:
+class MapFolder(MapSource):
     """A folder of maps; raise a `PixelCAMError` if it holds none, or two of one name."""
 
     def __init__(self, folder: Path) -> None:
@@ -129,13 +136,13 @@ class MapFolder:
         """The names, sorted."""
         return tuple(self._files)
 
-    def read(self, name: str) -> NDArray[np.float32]:
-        """Return a map, float32 (H, W) in [0, 1]."""
+    def read_exactly(self, name: str) -> NDArray[np.float64]:
+        """Return a map, float64 (H, W) in [0, 1]."""
         path = self._files[name]
         return _checked(_read_numpy(path) if path.suffix.lower() == ".npy" else _read_picture(path), where=str(path))
 
 
-class MapArray:
+class MapArray(MapSource):
     """An array (image, y, x) in Zarr; `image_ids`, an attribute of it or of its group, names its rows.
 
     Raises:
@@ -164,12 +171,12 @@ class MapArray:
         """The names, sorted."""
         return tuple(self._rows)
 
-    def read(self, name: str) -> NDArray[np.float32]:
-        """Return a map, float32 (H, W) in [0, 1]."""
+    def read_exactly(self, name: str) -> NDArray[np.float64]:
+        """Return a map, float64 (H, W) in [0, 1]."""
         return _read_zarr(self._array, self._rows[name], where=f"{self._path}, {name}")
 
 
-class MapGroup:
+class MapGroup(MapSource):
     """A Zarr group with an array (y, x) for each image, named as the attribute `image_ids` says: maps of any sizes.
 
     Raises:
@@ -185,8 +192,8 @@ class MapGroup:
         """The names, sorted."""
         return tuple(self._ids)
 
-    def read(self, name: str) -> NDArray[np.float32]:
-        """Return a map, float32 (H, W) in [0, 1]."""
+    def read_exactly(self, name: str) -> NDArray[np.float64]:
+        """Return a map, float64 (H, W) in [0, 1]."""
         where = f"{self._path}, {name}"
         array = self._group.get(self._ids[name])
         if not isinstance(array, zarr.Array):
@@ -211,8 +218,8 @@ def _image_ids(group: zarr.Group) -> list[Any]:
     return ids if isinstance(ids, list) else []
 
 
-def _read_zarr(array: "zarr.Array[Any]", selection: int | EllipsisType, *, where: str) -> NDArray[np.float32]:
-    """Return a map of an array, float32 (H, W) in [0, 1], after its scale where it has one."""
+def _read_zarr(array: "zarr.Array[Any]", selection: int | EllipsisType, *, where: str) -> NDArray[np.float64]:
+    """Return a map of an array, float64 (H, W) in [0, 1], after its scale where it has one."""
     try:
         values: NDArray[np.generic] = np.asarray(array[selection])
     except Exception as error:  # codecs raise many kinds on damaged bytes
@@ -280,7 +287,7 @@ def _read_picture(path: Path) -> NDArray[np.generic]:
     try:
         with Image.open(path) as image:
             mode, frames = image.mode, getattr(image, "n_frames", 1)
-            values = np.asarray(image).astype(np.float32)
+            values = np.asarray(image).astype(np.float64)
     except Exception as error:  # Pillow's decoders raise errors of many kinds for broken files
         raise PixelCAMError(f"{path}: cannot be read as a picture ({error}); save the map again") from error
     if mode not in PICTURE_MAXIMA or frames != 1:
@@ -288,11 +295,11 @@ def _read_picture(path: Path) -> NDArray[np.generic]:
             f"{path}: expected one channel of 8 or 16 bits, or of floats, got {frames} of mode {mode}; "
             "save the map itself, not its colours"
         )
-    return values / np.float32(PICTURE_MAXIMA[mode])
+    return values / PICTURE_MAXIMA[mode]
 
 
-def _checked(values: NDArray[np.generic], *, where: str) -> NDArray[np.float32]:
-    """Return a map as float32; raise a `PixelCAMError` unless it is (H, W), real and in [0, 1]."""
+def _checked(values: NDArray[np.generic], *, where: str) -> NDArray[np.float64]:
+    """Return a map as float64; raise a `PixelCAMError` unless it is (H, W), real and in [0, 1]."""
     if values.ndim != 2 or values.size == 0:
         raise PixelCAMError(f"{where}: expected a map of the shape (H, W), got {values.shape}; save one channel")
     if values.dtype.kind not in "fiub":
@@ -303,4 +310,4 @@ def _checked(values: NDArray[np.generic], *, where: str) -> NDArray[np.float32]:
             f"{where}: map values must lie in [0, 1], got {low} to {high}; "
             "scale all maps alike (8 bits by 255), or each by its lowest and highest value, and say which you did"
         )
-    return values.astype(np.float32)
+    return values.astype(np.float64)

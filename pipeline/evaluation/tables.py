@@ -115,14 +115,14 @@ def _thin(points: Sequence[tuple[float, float, float]]) -> list[tuple[float, flo
     return kept
 
 
-def jsonable(value: object) -> object:
+def jsonable(value: object, *, digits: int = 6) -> object:
     """Replace NaN, which JSON does not know, by None, and round fractions; in nested mappings and lists too."""
     if isinstance(value, Mapping):
-        return {str(key): jsonable(item) for key, item in value.items()}
+        return {str(key): jsonable(item, digits=digits) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [jsonable(item) for item in value]
+        return [jsonable(item, digits=digits) for item in value]
     if isinstance(value, float):
-        return None if isnan(value) else round(value, 6)
+        return None if isnan(value) else round(value, digits)
     return value
 
 

@@ -136,6 +136,39 @@ def test_maps_are_enlarged_or_masks_reduced(files: Files) -> None:
     assert at_masks["pxap"] == pytest.approx(average_precision_score(files.pooled()[1], steps), abs=0.005)
 
 
+def test_a_published_protocol_scores_files_exactly(files: Files) -> None:
+    # 0.009 as float64 lies below the published edge 9 * 0.001, and with it in the bin of 0.0085; float32 rounds it up.
+    for name in NAMES:
+        np.save(files.maps / f"{name}.npy", np.where(files.truth[name], 0.009, 0.0085))
+    share = files.pooled()[1].mean()
+    published = ("--json", "--protocol", "wsolevaluation")
+    scores = json.loads(call(files.maps, files.masks, *published).stdout)
+    assert scores["pxap"] == pytest.approx(share, abs=1e-9)
+    assert (scores["protocol"], scores["steps"], scores["images_without_roi"]) == ("wsolevaluation", 1000, 1)
+    assert json.loads(call(files.maps, files.masks, "--json").stdout)["pxap"] == 1
+    assert json.loads(call(files.maps, files.masks, *published, "--steps", 100).stdout)["steps"] == 100
+    stretched = json.loads(call(files.maps, files.masks, "--json", "--protocol", "wsolevaluation-stretched").stdout)
+    assert stretched["pxap"] == 1
+    np.save(files.maps / "a.npy", np.where(files.truth["a"], 0.009, 0.0085)[::3, ::2])
+    assert call(files.maps, files.masks, *published).exit_code == 0, "masks are brought to their maps"
+    table = call(files.maps, files.masks, "--protocol", "wsolevaluation").stdout
+    assert "PxAP, wsolevaluation" in table
+    assert "best mean IoU, chosen on these masks" in table
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--steps", 100), "steps is for published protocols"),
+        (("--protocol", "wsolevaluation", "--threshold", 0.5), "threshold: the protocol wsolevaluation has thresholds"),
+        (("--protocol", "wsolevaluation", "--steps", 7), "steps must be 1000 or 100, as published, got 7"),
+    ],
+)
+def test_options_of_another_protocol_are_refused(files: Files, options: tuple[object, ...], message: str) -> None:
+    result = call(files.maps, files.masks, *options)
+    assert (result.exit_code, result.stderr.startswith(f"error: {message}")) == (1, True), result.output
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
