@@ -13,7 +13,7 @@ from pipeline.metrics.scores import ModelName
 from pipeline.models.files import WEIGHTS, weights_sha256
 from pipeline.params.config import Params
 from pipeline.params.errors import PixelCAMError
-from pipeline.runtime.files import is_shortage, replacing_folder
+from pipeline.runtime.files import is_shortage, replacing_folder, write_text
 
 CARD: Final = "README.md"
 MODELS: Final = "models"
@@ -25,6 +25,9 @@ def write_model_cards(
     domains: Sequence[PreparedDomain], *, models: Path, scores: Path, adaptation: Path, params: Params, output: Path
 ) -> None:
     """Write a card of each model that is scored: teacher, PixelCAM of the last round, all that was adapted.
+
+    A copy goes into each model's folder, for whoever opens that; `.dvcignore` names it, so that the folder stays the
+    output of its training.
 
     Args:
         domains: all that models are scored on, the source among them.
@@ -40,6 +43,7 @@ def write_model_cards(
     described = sorted(
         (describe_domain(domain, params) for domain in domains), key=lambda domain: domain.name != params.source
     )
+    cards: dict[str, str] = {}
     with replacing_folder(output) as folder:
         for name in _scored_models(params):
             facts = gather_facts(
@@ -50,9 +54,12 @@ def write_model_cards(
                 adaptation=adaptation,
                 params=params,
             )
+            cards[name] = render_card(facts)
             card = folder / name / CARD
             card.parent.mkdir(parents=True)
-            card.write_text(render_card(facts), encoding="utf-8", newline="\n")
+            card.write_text(cards[name], encoding="utf-8", newline="\n")
+    for name, text in cards.items():
+        write_text(models / name / CARD, text)
 
 
 def _scored_models(params: Params) -> Iterator[str]:
@@ -90,7 +97,7 @@ def read_card(model: Path, card: Path | None) -> str:
 
     Args:
         model: its folder.
-        card: the card; None: that in the folder itself, as in what was fetched from the hub, or else the pipeline's.
+        card: the card; None: the pipeline's, or else that in the folder itself, as in what was fetched from the hub.
 
     Raises:
         PixelCAMError: there is no card, or it is of other weights.
@@ -114,10 +121,11 @@ def read_card(model: Path, card: Path | None) -> str:
 
 def _card_of(model: Path) -> Path:
     """Return where the card of a model lies."""
-    if (model / CARD).is_file():
-        return model / CARD
-    folders = model.absolute().parts
+    beside, folders = model / CARD, model.absolute().parts
     if MODELS not in folders[:-1]:
+        if beside.is_file():
+            return beside
         raise PixelCAMError(f"{model}: has no {CARD}, and lies in no folder '{MODELS}' of a run; give --card FILE")
     depth = len(folders) - 1 - folders[::-1].index(MODELS)
-    return Path(*folders[:depth]) / CARDS / Path(*folders[depth + 1 :]) / CARD
+    written = Path(*folders[:depth]) / CARDS / Path(*folders[depth + 1 :]) / CARD
+    return written if written.is_file() or not beside.is_file() else beside

@@ -34,7 +34,9 @@ def rewrite_scores(run: Run, change: dict[str, Any]) -> None:
 
 
 def test_teacher_and_pixelcam_have_a_card_that_the_hub_can_read(finished: Run) -> None:
-    assert set(digests(finished.cards)) == {"teacher/README.md", "pixelcam/README.md"}
+    cards = digests(finished.cards)
+    assert set(cards) == {"teacher/README.md", "pixelcam/README.md"}
+    assert {name: sha256_of(finished.models / name) for name in cards} == cards  # a copy in each model's folder
     scores = json.loads(finished.scores.read_text(encoding="utf-8"))
     for model in ("teacher", "pixelcam"):
         data = ModelCard(card_of(finished, model), ignore_metadata_errors=False).data
@@ -137,7 +139,7 @@ def test_a_card_is_found_by_its_model_and_only_if_it_is_of_these_weights(finishe
     assert read_card(finished.pixelcam, None) == card_of(finished, "pixelcam")
     with pytest.raises(PixelCAMError, match="is the card of other weights"):
         read_card(finished.pixelcam, finished.cards / "teacher/README.md")
-    shutil.copytree(finished.pixelcam, tmp_path / "models/pixelcam")
+    shutil.copytree(finished.pixelcam, tmp_path / "models/pixelcam", ignore=shutil.ignore_patterns("README.md"))
     with pytest.raises(PixelCAMError, match=r"reports/model_cards/pixelcam/README.md: .*run 'dvc repro model_cards'"):
         read_card(tmp_path / "models/pixelcam", None)
     shutil.copytree(finished.pixelcam, tmp_path / "elsewhere")
