@@ -139,10 +139,13 @@ def test_a_card_is_found_by_its_model_and_only_if_it_is_of_these_weights(finishe
     assert read_card(finished.pixelcam, None) == card_of(finished, "pixelcam")
     with pytest.raises(PixelCAMError, match="is the card of other weights"):
         read_card(finished.pixelcam, finished.cards / "teacher/README.md")
-    shutil.copytree(finished.pixelcam, tmp_path / "models/pixelcam", ignore=shutil.ignore_patterns("README.md"))
+    without_copy = shutil.ignore_patterns("README.md")
+    shutil.copytree(finished.pixelcam, tmp_path / "models/pixelcam", ignore=without_copy)
     with pytest.raises(PixelCAMError, match=r"reports/model_cards/pixelcam/README.md: .*run 'dvc repro model_cards'"):
         read_card(tmp_path / "models/pixelcam", None)
-    shutil.copytree(finished.pixelcam, tmp_path / "elsewhere")
+    shutil.copytree(finished.pixelcam, tmp_path / "copied")
+    assert read_card(tmp_path / "copied", None) == card_of(finished, "pixelcam")
+    shutil.copytree(finished.pixelcam, tmp_path / "elsewhere", ignore=without_copy)
     with pytest.raises(PixelCAMError, match="give --card FILE"):
         read_card(tmp_path / "elsewhere", None)
 
