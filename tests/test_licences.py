@@ -67,14 +67,19 @@ def _spelled(text: str) -> str:
     return known[0] if known else text
 
 
+def _first(package: Distribution, field: str) -> str:
+    """Return a field of a package's metadata; empty where there is none, whichever library read them."""
+    return str(next(iter(package.metadata.get_all(field, [])), ""))
+
+
 def _licence(package: Distribution) -> str:
     """Return the licence that a package's metadata name, or what its licence file opens with."""
     metadata = package.metadata
-    text = str(metadata["License"] or "").strip()
+    text = _first(package, "License").strip()
     classes = [each.split(" :: ")[-1] for each in metadata.get_all("Classifier", []) if each.startswith("License ::")]
     classes = [each for each in classes if each != "OSI Approved"]
-    if metadata["License-Expression"]:
-        return str(metadata["License-Expression"])
+    if expression := _first(package, "License-Expression"):
+        return expression
     if text and text not in ("UNKNOWN", "Dual License") and len(text) < 60:
         return _spelled(text)
     if classes:
