@@ -32,10 +32,9 @@ pytest.importorskip("onnxscript")
         lambda: pixelcam_network(pixel_classes=3),
         lambda: pixelcam_network(views={"scales": (1.5,), "symmetries": 2, "margin": 0.5}),
         lambda: teacher_network(method=CamMethod.GRADCAM_PP),
-        lambda: teacher_network("test_vit", method=CamMethod.ROLLOUT),
         lambda: teacher_network(head=ImageHeadName.LSE, method=CamMethod.CAM),
     ],
-    ids=["transformer", "maps of classes", "views", "gradients", "attention", "head"],
+    ids=["transformer", "maps of classes", "views", "gradients", "head"],
 )
 def test_a_file_says_what_the_network_says(make: Callable[[], ExportedNetwork]) -> None:
     network = make()
