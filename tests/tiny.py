@@ -321,9 +321,9 @@ def prepare_domains(run: Run) -> None:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file below a folder, by its path."""
+    """Return the SHA-256 of every file below a folder, by its path, but for the cards that lie beside models."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and not (path.name == "README.md" and path.with_name("model.json").exists())
     }
