@@ -320,10 +320,10 @@ def prepare_domains(run: Run) -> None:
         prepare.main(domain, run.params, run.prepared / domain)
 
 
-def digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file below a folder, by its path, but for the cards that lie beside models."""
+def digests(folder: Path, *, cards: bool = False) -> dict[str, str]:
+    """Return the SHA-256 of every file below a folder, by its path; of cards that lie beside models if asked for."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and not (path.name == "README.md" and path.with_name("model.json").exists())
+        if path.is_file() and (cards or path.name != "README.md" or not path.with_name("model.json").exists())
     }

@@ -55,7 +55,13 @@ def put_into_cache(cache: Path, folder: Path) -> Path:
 
 
 def test_exactly_the_models_files_leave_and_the_card_names_the_place(finished: Run, published: Path) -> None:
-    assert set(digests(published)) == {"README.md", "history.csv", "model.json", "model.safetensors", "params.yaml"}
+    assert set(digests(published, cards=True)) == {
+        "README.md",
+        "history.csv",
+        "model.json",
+        "model.safetensors",
+        "params.yaml",
+    }
     for name in ("history.csv", "model.json", "model.safetensors"):
         assert sha256_of(published / name) == sha256_of(finished.teacher / name)
     card = (published / "README.md").read_text(encoding="utf-8")
@@ -185,7 +191,7 @@ class Hub:
         return SimpleNamespace(private=False)
 
     def upload_folder(self, *, folder_path: Path, **_: object) -> None:
-        type(self).sent = digests(folder_path)
+        type(self).sent = digests(folder_path, cards=True)
 
 
 def test_a_model_is_uploaded_but_not_into_a_public_place_that_was_to_be_private(
@@ -197,7 +203,7 @@ def test_a_model_is_uploaded_but_not_into_a_public_place_that_was_to_be_private(
         push(finished.teacher, NAME, private=True, params=params, card=None)
     assert Hub.sent == {}
     assert push(finished.teacher, NAME, private=False, params=params, card=None) == f"https://hub.example/{NAME}"
-    assert Hub.sent == digests(published)
+    assert Hub.sent == digests(published, cards=True)
 
 
 def test_the_command_writes_a_folder(finished: Run, published: Path, tmp_path: Path) -> None:
@@ -206,4 +212,4 @@ def test_the_command_writes_a_folder(finished: Run, published: Path, tmp_path: P
     arguments = [str(finished.teacher), NAME, "--params", str(published / "params.yaml"), "--folder"]
     done = CliRunner().invoke(command, [*arguments, str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
-    assert digests(tmp_path / "out") == digests(published)
+    assert digests(tmp_path / "out", cards=True) == digests(published, cards=True)
