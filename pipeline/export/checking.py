@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.evaluation.prediction import Prediction, load_model
+from pipeline.evaluation.prediction import Prediction, Predictor
 from pipeline.export.network import CLASS_MAPS, MAP, PROBABILITIES
-from pipeline.params.config import Params
 from pipeline.params.errors import PixelCAMError
 
 TOLERANCE: Final = 1e-4  # of any probability, of a class or of a pixel
@@ -42,13 +41,18 @@ class Check:
 
 
 def check_answers(
-    folder: Path, params: Params, *, images: Sequence[NDArray[np.uint8]], ask: Answer, tolerance: float = TOLERANCE
+    folder: Path,
+    predictor: Predictor,
+    *,
+    images: Sequence[NDArray[np.uint8]],
+    ask: Answer,
+    tolerance: float = TOLERANCE,
 ) -> Check:
     """Compare what an exported model says of images with what the model says here.
 
     Args:
         folder: of the model.
-        params: how its map is read.
+        predictor: the model here.
         images: uint8 (H_i, W_i, 3).
         ask: gives the outputs of the exported model for one image, by name.
         tolerance: how far any value may be off.
@@ -57,8 +61,7 @@ def check_answers(
         PixelCAMError: there are no images, or a value is further off, or not a number.
     """
     if not images:
-        raise PixelCAMError("an export is checked on real images; give some with --images, or run 'dvc repro prepare'")
-    predictor = load_model(folder, params=params)
+        raise PixelCAMError("an export is checked on real images; give some with --image, or run 'dvc repro prepare'")
     largest: dict[str, float] = {}
     for image in images:
         expected = _outputs(predictor.predict([image])[0])

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import numpy as np
 from matplotlib import colormaps
-from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.data.images import read_image
 from pipeline.data.manifest import PreparedDomain, Split, read_domain
+from pipeline.data.pixels import UInt8Image
 from pipeline.export.bioimage import Presentation, write_package
 from pipeline.export.model_card import read_card
 from pipeline.export.network import MAP
@@ -21,7 +21,7 @@ from pipeline.export.onnx_file import Exported, export_onnx, session_of
 from pipeline.export.quantization import CALIBRATION_IMAGES, quantize
 from pipeline.export.real_images import checking_images, fit_threshold, pick_images, with_other_sizes
 from pipeline.export.torch_file import write_torch_file
-from pipeline.export.web import write_web
+from pipeline.export.web import HEAT_COLOURS, write_web
 from pipeline.metrics.localization import FIXED_THRESHOLD
 from pipeline.metrics.scores import Threshold, ThresholdSource
 from pipeline.models.files import read_info
@@ -31,7 +31,6 @@ from pipeline.params.vocabulary import ExportFormat
 from pipeline.runtime.console import say
 from pipeline.runtime.files import replacing_file, replacing_folder
 
-UInt8Image = NDArray[np.uint8]  # (H, W, 3)
 ENDINGS: Final = {
     ExportFormat.ONNX: ".onnx",
     ExportFormat.TORCH_EXPORT: ".pt2",
@@ -126,7 +125,7 @@ def _domain_of(request: Request) -> PreparedDomain | None:
     if request.images and not request.int8:
         return None
     raise PixelCAMError(
-        f"{request.prepared / name}: does not exist; run 'dvc repro prepare@{name}', or give real images with --images"
+        f"{request.prepared / name}: does not exist; run 'dvc repro prepare@{name}', or give real images with --image"
     )
 
 
@@ -154,7 +153,7 @@ def _quantize(exported: Exported, domain: PreparedDomain | None) -> Exported:
 
 def _present(request: Request, exported: Exported, image: UInt8Image) -> Presentation:
     heat = session_of(exported.model)(image)[MAP]
-    coloured = (np.asarray(colormaps["viridis"](heat))[..., :3] * 255).round().astype(np.uint8)
+    coloured = (np.asarray(colormaps[HEAT_COLOURS](heat))[..., :3] * 255).round().astype(np.uint8)
     halves = [np.asarray(Image.fromarray(half).resize(COVER_SIZE)) for half in (image, coloured)]
     return Presentation(
         authors=tuple(request.authors) or _git_user(),

@@ -4,12 +4,11 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.evaluation.prediction import load_model
+from pipeline.evaluation.prediction import Predictor
 from pipeline.export.checking import Check
 from pipeline.export.network import SMALLEST_SIDE
 from pipeline.metrics.scores import Threshold
 from pipeline.models.files import read_info
-from pipeline.params.config import Params
 
 SCHEMA_VERSION: Final = 1
 RECORDED_PACKAGES: Final = ("pixelcam", "torch", "timm")
@@ -20,16 +19,16 @@ RESIZING: Final = (
 INTENDED: Final = "research: where a model sees what it was trained to tell apart; no diagnosis, and no medical device"
 
 
-def describe_export(folder: Path, params: Params, *, threshold: Threshold, check: Check) -> dict[str, Any]:
+def describe_export(folder: Path, predictor: Predictor, *, threshold: Threshold, check: Check) -> dict[str, Any]:
     """Return what an exported file says of itself, JSON values.
 
     Args:
         folder: of the model.
-        params: how its map is read.
+        predictor: the model as its map is read.
         threshold: from which map value on there is a region.
         check: how the file was checked.
     """
-    info, predictor = read_info(folder), load_model(folder, params=params)
+    info = read_info(folder)
     return predictor.describe() | {
         "schema_version": SCHEMA_VERSION,
         "kind": "teacher" if info.pixel_head is None else "pixelcam",

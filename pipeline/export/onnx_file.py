@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.export import ExportedProgram
 
+from pipeline.evaluation.prediction import load_model
 from pipeline.export.checking import Answer, check_answers
 from pipeline.export.metadata import describe_export
 from pipeline.export.network import INPUT, SIZES, ExportedNetwork, build_network, quietly, trace
@@ -54,8 +55,9 @@ def export_onnx(folder: Path, *, params: Params, images: Sequence[NDArray[np.uin
     """
     network = build_network(folder, params)
     model = to_onnx(network)
-    check = check_answers(folder, params, images=images, ask=session_of(model.SerializeToString()))
-    metadata = describe_export(folder, params, threshold=threshold, check=check)
+    predictor = load_model(folder, params=params)
+    check = check_answers(folder, predictor, images=images, ask=session_of(model.SerializeToString()))
+    metadata = describe_export(folder, predictor, threshold=threshold, check=check)
     return Exported(with_metadata(model, metadata), metadata, network.output_names)
 
 

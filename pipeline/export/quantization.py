@@ -7,10 +7,9 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pipeline.data.manifest import PreparedDomain, Split
-from pipeline.data.pixels import read_row, read_row_mask
+from pipeline.data.pixels import UInt8Image, read_row, read_row_mask
 from pipeline.export.network import INPUT, MAP, PROBABILITIES, quietly
 from pipeline.export.onnx_file import Exported, session_of, with_metadata
 from pipeline.export.optional import optional_module
@@ -18,7 +17,6 @@ from pipeline.metrics import pixel_histogram
 from pipeline.params.errors import PixelCAMError
 from pipeline.runtime.console import progress
 
-UInt8Image = NDArray[np.uint8]  # (H, W, 3)
 QUANTIZED: Final = ("Conv", "Gemm", "MatMul")
 CALIBRATION_IMAGES: Final = 32
 

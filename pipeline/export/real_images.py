@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.data.manifest import Manifest, PreparedDomain, Split
-from pipeline.data.pixels import read_row
+from pipeline.data.pixels import UInt8Image, read_row
 from pipeline.evaluation.domains import scored_images
 from pipeline.evaluation.fitting import fit_on_validation
 from pipeline.metrics.scores import ModelName, Threshold
@@ -19,7 +18,6 @@ from pipeline.params.config import Params
 from pipeline.params.errors import PixelCAMError
 from pipeline.runtime.devices import make_fabric
 
-UInt8Image = NDArray[np.uint8]  # (H, W, 3)
 PER_CLASS: Final = 3  # images of a domain that an export is checked on
 SMALLEST_CUT: Final = 16  # pixels
 
@@ -84,4 +82,4 @@ def _rows_to_look_at(domain: PreparedDomain) -> Manifest:
         rows = domain.manifest.of_split(split)
         if rows.rows:
             return rows
-    raise PixelCAMError(f"domain '{domain.name}' has no image to check an export on; give some with --images")
+    raise PixelCAMError(f"domain '{domain.name}' has no image to check an export on; give some with --image")

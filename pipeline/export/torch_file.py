@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.evaluation.prediction import load_model
 from pipeline.export.checking import Answer, check_answers
 from pipeline.export.metadata import describe_export
 from pipeline.export.network import build_network, quietly, trace
@@ -40,8 +41,9 @@ def write_torch_file(
     with quietly():
         torch.export.save(program, path)
     _remove_examples(path)
-    check = check_answers(folder, params, images=images, ask=program_of(path, network.output_names))
-    metadata = describe_export(folder, params, threshold=threshold, check=check)
+    predictor = load_model(folder, params=params)
+    check = check_answers(folder, predictor, images=images, ask=program_of(path, network.output_names))
+    metadata = describe_export(folder, predictor, threshold=threshold, check=check)
     with quietly():
         torch.export.save(program, path, extra_files={METADATA_FILE: json.dumps(metadata, sort_keys=True)})
     _remove_examples(path)

@@ -12,6 +12,7 @@ from exported_nets import SIZE, THRESHOLD, images, largest_difference, pixelcam_
 from numpy.typing import NDArray
 from tiny import Run
 
+from pipeline.evaluation.prediction import load_model
 from pipeline.export.checking import check_answers
 from pipeline.export.network import MAP, PROBABILITIES, ExportedNetwork
 from pipeline.export.onnx_file import METADATA_KEY, Exported, export_onnx, session_of, to_onnx
@@ -107,12 +108,22 @@ def test_an_export_that_says_something_else_is_refused(
         return change(honest(image))
 
     with pytest.raises(PixelCAMError, match=rf"{said}.*nothing was written"):
-        check_answers(finished.pixelcam, load_params(finished.params), images=images(), ask=ask)
+        check_answers(
+            finished.pixelcam,
+            load_model(finished.pixelcam, params=load_params(finished.params)),
+            images=images(),
+            ask=ask,
+        )
 
 
 def test_an_export_needs_images_to_be_checked_on(finished: Run) -> None:
     with pytest.raises(PixelCAMError, match="checked on real images"):
-        check_answers(finished.pixelcam, load_params(finished.params), images=[], ask=lambda _: {})
+        check_answers(
+            finished.pixelcam,
+            load_model(finished.pixelcam, params=load_params(finished.params)),
+            images=[],
+            ask=lambda _: {},
+        )
 
 
 def test_what_onnx_has_no_word_for_is_refused_with_a_remedy() -> None:
