@@ -104,20 +104,17 @@ def test_a_layer_is_fetched_when_it_is_wanted_and_takes_its_opacity(page: Page) 
 
 
 def test_keys_move_and_zoom_and_a_region_is_gone_to(page: Page) -> None:
-    def width() -> float:
-        shown: float = page.evaluate("window.pixelcamSlide.viewport.getBounds(false).width")
-        return shown
-
+    width = "window.pixelcamSlide.viewport.getBounds(false).width"
     page.get_by_role("application").focus()
-    whole = width()
-    page.keyboard.press("+")
-    assert width() < whole
+    whole = page.evaluate(width)
+    page.keyboard.press("+")  # taken with the next frame, so whatever follows is waited for
+    until(page, f"{width} < {whole}")
     page.keyboard.press("r")
-    assert page.evaluate("window.pixelcamSlide.viewport.getRotation(false)") == 0
     page.keyboard.press("0")
-    assert width() == pytest.approx(whole, rel=0.02)
+    until(page, f"Math.abs({width} - {whole}) < 0.02")
+    assert page.evaluate("window.pixelcamSlide.viewport.getRotation(false)") == 0
     page.get_by_role("button", name="0.028 mm², up to 1.00").first.press("Enter")
-    assert width() < whole
+    until(page, f"{width} < {whole}")
     x, y = page.evaluate("(({x, y}) => [x, y])(window.pixelcamSlide.viewport.getCenter(false))")
     assert (x * SIZE[0], y * SIZE[0]) == pytest.approx((FOUND[0][0] + 168, FOUND[0][1] + 168), abs=1)
     expect(page.locator("#length")).to_contain_text("µm")
