@@ -1,6 +1,8 @@
 # `make repro` runs the pipeline, `make slides` runs it on whole slides, `make test` checks the project, `make bench` measures
-# its speed. Each installs what it needs into .venv: by version (constraints.txt), or by the hash of every file (make install
-# LOCK=cpu or LOCK=index, see docs/security.md). `make lock` writes the hashes to locks/, `make sbom` the parts list to sbom/.
+# its speed. On x86-64 Linux, `make repro` gives the committed bytes; PIXELCAM_PORTABLE=0 make repro computes in the machine's
+# own way, faster or on its GPU. Each installs what it needs into .venv: by version (constraints.txt), or by the hash of every
+# file (make install LOCK=cpu or LOCK=index, see docs/security.md). `make lock` writes the hashes to locks/, `make sbom` the
+# parts list to sbom/.
 PYTHON ?= python3
 BIN := .venv/bin
 TOOLS := .venv/tools
@@ -15,12 +17,19 @@ else
 INSTALL := $(PIP) --constraint constraints.txt
 endif
 
+# Portable bytes need AVX2 (pipeline/runtime/portable.py).
+PORTABLE_HERE = $(and $(filter Linux-x86_64,$(shell uname -s)-$(shell uname -m)),$(shell grep -m 1 -o avx2 /proc/cpuinfo))
+PIXELCAM_PORTABLE ?= $(if $(PORTABLE_HERE),1,0)
+CHANGED_0 := computed in the way of this machine; PIXELCAM_PORTABLE=1 make repro gives the committed bytes on x86-64 Linux
+CHANGED_1 := code, params, data or packages are not those of the commit
+
 .PHONY: repro slides test bench install lock sbom
 
 repro: .venv/.installed
 	@git rev-parse --verify --quiet HEAD >/dev/null || { echo "error: DVC needs a git repository with a commit: clone the project with git"; exit 1; }
-	DVC_SITE_CACHE_DIR="$(CURDIR)/.dvc/tmp/site" PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+	PIXELCAM_PORTABLE=$(PIXELCAM_PORTABLE) DVC_SITE_CACHE_DIR="$(CURDIR)/.dvc/tmp/site" PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
 	@$(BIN)/pixelcam results
+	@git diff --quiet HEAD -- dvc.lock || echo "dvc.lock changed: $(CHANGED_$(PIXELCAM_PORTABLE))"
 
 # In a clone of the last commit, with presets/slides.yaml as it stands here, so that params and results here stay as they are.
 slides: .venv/.installed

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import lazy_loader
 
+from pipeline.runtime.portable import use_portable_arithmetic
+
 if TYPE_CHECKING:
     from pipeline.cams.timm_models import timm_cam
     from pipeline.evaluation.map_scores import score_maps
@@ -29,6 +31,8 @@ __all__ = [
     "threshold_cam",
     "timm_cam",
 ]
+
+use_portable_arithmetic()  # before anything is loaded
 
 __getattr__, __dir__, _ = lazy_loader.attach(
     __name__,

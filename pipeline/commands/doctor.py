@@ -51,13 +51,17 @@ def examine(params: Path) -> Iterator[Finding]:
 
 
 def _device() -> Finding:
+    try:
+        described = describe_device(make_fabric())
+    except PixelCAMError as error:
+        return Finding("device", "unfit", str(error))
     if torch.cuda.is_available():
-        return Finding("device", describe_device(make_fabric()))
+        return Finding("device", described)
     if torch.version.cuda and shutil.which("nvidia-smi"):
         return Finding(
             "device", "a GPU that torch cannot use", "update the NVIDIA driver for CUDA " + torch.version.cuda
         )
-    return Finding("device", f"CPU, threads: {torch.get_num_threads()}; fine for the embedded domains, slow for more")
+    return Finding("device", f"{described}; fine for the embedded domains, slow for more")
 
 
 def _dvc() -> Finding:

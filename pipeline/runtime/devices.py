@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pipeline.params.errors import PixelCAMError
 from pipeline.runtime.console import say
+from pipeline.runtime.portable import check_portable, is_portable
 from pipeline.runtime.processes import PATIENCE, count, count_here
 
 MALLOPT_TRIM_THRESHOLD: Final = -1  # the numbers of glibc's malloc.h
@@ -34,8 +35,10 @@ def make_fabric() -> Fabric:
     The variable PIXELCAM_PRECISION asks for another precision. Under torchrun the processes meet here.
 
     Raises:
-        PixelCAMError: the precision is unknown, or this machine has fewer GPUs than processes.
+        PixelCAMError: the precision is unknown, this machine has fewer GPUs than processes, or portable bytes are asked
+            for where none can be had.
     """
+    check_portable(torch.backends.cpu.get_cpu_capability())
     use_bfloat16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     if torch.cuda.is_available():
         torch.use_deterministic_algorithms(mode=True, warn_only=True)
@@ -91,10 +94,11 @@ def keep_freed_memory() -> None:
 def describe_device(fabric: Fabric) -> str:
     """Return device and precision in words, with all that rounding depends on.
 
-    That is a CPU's number of threads, which add up in an order of their own, and the number of processes if several.
+    That is a CPU's number of threads, which add up in an order of their own, whether its instructions are those of
+    all machines, and the number of processes if several.
     """
     device = fabric.device
-    threads = f"{device.type}, threads: {torch.get_num_threads()}"
+    threads = f"{device.type}, threads: {torch.get_num_threads()}" + (", portable" if is_portable() else "")
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else threads
     together = f", {count()} processes" if count() > 1 else ""
     return f"{name}, {fabric.strategy.precision.precision}{together}"

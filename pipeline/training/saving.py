@@ -68,7 +68,7 @@ def save_model(
         "parents": parents,
         "device": result.device,
         "tensors_sha256": tensors_sha256(result.selected.state),
-        "versions": {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES},
+        "versions": _versions(),
     }
     with replacing_folder(folder) as temporary:
         _save_weights(result.selected.state, temporary / WEIGHTS)
@@ -80,6 +80,11 @@ def save_model(
         result.history.to_csv(temporary / HISTORY, index=False, float_format="%.6g", lineterminator="\n")
         if adaptation is not None:
             write_json(temporary / ADAPTATION, adaptation)
+
+
+def _versions() -> dict[str, str]:
+    """Return the packages' versions without what tells one build of a version from another, such as "+cpu"."""
+    return {name: importlib.metadata.version(name).partition("+")[0] for name in RECORDED_PACKAGES}
 
 
 def class_shares(source: PreparedDomain) -> tuple[float, ...]:

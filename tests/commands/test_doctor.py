@@ -147,3 +147,9 @@ def test_a_gpu_is_described_as_training_would_use_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(doctor, "make_fabric", lambda: Fabric(accelerator="cpu", precision="bf16-mixed"))
     described = f"cpu, threads: {torch.get_num_threads()}, bf16-mixed"
     assert _findings(Path("none.yaml"))["device"] == Finding("device", described)
+
+
+def test_a_setting_of_the_machine_that_cannot_be_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIXELCAM_PORTABLE", "maybe")
+    finding = _findings(Path("none.yaml"))["device"]
+    assert "PIXELCAM_PORTABLE: must be 0 or 1" in finding.remedy

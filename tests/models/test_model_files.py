@@ -113,7 +113,7 @@ def test_other_weights_that_were_kept_can_be_loaded(folder: Path) -> None:
 def test_the_description_says_how_the_model_came_about(folder: Path) -> None:
     description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     versions = description.pop("versions")
-    assert versions["torch"] == torch.__version__
+    assert versions["torch"] == torch.__version__.partition("+")[0]  # alike for all builds of a version
     assert description == {
         "class_shares": None,
         "schema_version": 2,
