@@ -337,10 +337,12 @@ def test_the_matrix_shows_drops_selections_and_spread(page: Page) -> None:
     assert "stain normalized (Macenko) colon in domain 60.0" in page.words
     assert "best PxAP on validation masks (B-LOC) 70.0 70.0 75.0 75.0" in page.words
     assert "Mean over 2 seeds" in page.words
+    assert "How scores vary with the training is told by 2 seeds" in page.words
     assert "colon 65.0 ± 21.2 65.0 ± 21.2 75.0 ± 0.0 75.0 ± 0.0" in page.words
     alone = without_charts(replace(content(), matrix=matrix().iloc[:4])).words
     assert "What each model selection would have given" not in alone
     assert "Over seeds" not in alone
+    assert "another seed may move a score by more" in alone  # an interval over patients does not say so
 
 
 def test_both_tasks_share_the_epochs_of_one_chart(page: Page) -> None:
