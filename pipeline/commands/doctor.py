@@ -19,6 +19,7 @@ from pipeline.runtime.devices import describe_device, make_fabric
 
 OLDEST_PYTHON = (3, 11)
 RWLOCK = ".dvc/tmp/rwlock"  # who reads and writes which output, by process; DVC's own
+EXPERIMENT = "refs/exps/exec/EXEC_HEAD"  # what `dvc exp run` starts from, while it runs; it leaves the branch meanwhile
 FREE_BYTES = 2 * 1024**3
 
 
@@ -116,6 +117,12 @@ def _git() -> Finding:
         return Finding("git", "no repository with a commit here", "git init && git add . && git commit, or clone")
     if _git_says("config", "user.email") is None:
         return Finding("git", "no user", "git config user.name NAME && git config user.email EMAIL, for dvc exp run")
+    if (
+        _git_says("rev-parse", "--verify", "--quiet", EXPERIMENT)
+        and _git_says("symbolic-ref", "--quiet", "HEAD") is None
+    ):
+        state = "on no branch: an experiment runs, or was killed"
+        return Finding("git", state, "git switch - && git reset, once no dvc runs here any more")
     return Finding("git", "repository with a user")
 
 

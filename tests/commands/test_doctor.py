@@ -84,6 +84,33 @@ def test_git_is_looked_for(started: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "install git" in _findings(started.params)["git"].remedy
 
 
+def test_what_a_killed_experiment_leaves_in_git_is_told_and_its_remedy_mends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    git("init", "--quiet", "--initial-branch", "main")
+    git("config", "user.email", "a@b")
+    git("config", "user.name", "a")
+    git("commit", "--quiet", "--allow-empty", "--message", "first")
+    git("update-ref", "refs/exps/exec/EXEC_HEAD", "HEAD")  # and as `dvc exp run` goes on
+    git("checkout", "--quiet", "--detach")
+    Path("params.yaml").write_text("seed: 1\n", encoding="utf-8")
+    git("add", "params.yaml")
+    finding = _findings(Path("params.yaml"))["git"]
+    assert finding.state == "on no branch: an experiment runs, or was killed"
+    commands = finding.remedy.partition(",")[0]
+    subprocess.run(commands, shell=True, check=True, capture_output=True)
+    assert git("symbolic-ref", "--short", "HEAD") == "main"
+    assert git("diff", "--cached", "--name-only") == ""
+    assert Path("params.yaml").read_text(encoding="utf-8") == "seed: 1\n"
+    assert _findings(Path("params.yaml"))["git"].remedy == ""
+
+
 @pytest.mark.parametrize(
     ("content", "state", "remedy"),
     [
