@@ -42,8 +42,8 @@ slides: .venv/.installed
 test: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/mypy --num-workers 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 bench: .venv/.installed-dev
 	$(BIN)/python -m benchmarks

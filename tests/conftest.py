@@ -35,6 +35,13 @@ def exported(finished: Run) -> Exported:
     return export_onnx(finished.pixelcam, params=params, images=images(), threshold=THRESHOLD)
 
 
+@pytest.fixture
+def converted(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every export of the finished run's PixelCAM takes the network as it was converted once, which takes seconds."""
+    model = pytest.importorskip("onnx").load_from_string(exported.model)
+    monkeypatch.setattr("pipeline.export.onnx_file.to_onnx", lambda _: model)
+
+
 @pytest.fixture(scope="module")  # no longer: while it runs, nothing else may start an event loop
 def playwright() -> Iterator[Playwright]:
     """What starts browsers."""

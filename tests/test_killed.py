@@ -3,19 +3,17 @@
 A few kills by default. By hand, with many: PIXELCAM_KILLS=60 pytest tests/test_killed.py
 """
 
+import multiprocessing
 import os
 import random
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
-from commands import stage_commands
-from imports import ROOT
+from commands import PROGRAMS, stage_commands
 from tiny import Run, adapting, digests, start_run
 
 KILLS = int(os.environ.get("PIXELCAM_KILLS", "7"))
@@ -24,27 +22,31 @@ STAGES = ("prepare", "train_teacher", "extract_pseudo_labels", "train_pixelcam",
 CHANGES = {"train_teacher.steps": 12, "train_pixelcam.steps": 12, **adapting(steps=12)}
 
 
-def _start(stage: str, arguments: list[Path | str]) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", f"stages.{stage}", *(str(argument) for argument in arguments)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+# A process that has imported what stages import, and is copied for each of them: kills fall into their work alone.
+CONTEXT = multiprocessing.get_context("forkserver")
+
+
+def _start(stage: str, arguments: list[Path | str]) -> BaseProcess:
+    process = CONTEXT.Process(target=PROGRAMS[stage], args=tuple(arguments))
+    process.start()
+    return process
 
 
 def _finish(stage: str, arguments: list[Path | str]) -> float:
     """Run a stage to its end and return how long it took, in seconds."""
     began = time.monotonic()
-    with _start(stage, arguments) as process:
-        said = process.communicate()[1]
-    assert process.returncode == 0, said
+    process = _start(stage, arguments)
+    process.join()
+    assert process.exitcode == 0, stage
     return time.monotonic() - began
 
 
 def _kill(stage: str, arguments: list[Path | str], seconds: float) -> None:
     """Start a stage and kill it after some time, if it has not ended by then."""
-    with _start(stage, arguments) as process:
-        try:
-            process.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
+    process = _start(stage, arguments)
+    process.join(seconds)
+    process.kill()
+    process.join()
 
 
 def _outputs(run: Run) -> dict[str, str]:
@@ -65,6 +67,7 @@ def _walk(run: Run, before: Callable[[str, list[Path | str]], None]) -> dict[str
 
 @pytest.mark.slow
 def test_killed_at_any_moment_the_next_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    CONTEXT.set_forkserver_preload([program.__module__ for program in PROGRAMS.values()])
     run = start_run(tmp_path, CHANGES)
     took = _walk(run, lambda *_: None)
     undisturbed = _outputs(run)
@@ -76,7 +79,7 @@ def test_killed_at_any_moment_the_next_run_ends_with_the_same_bytes(tmp_path: Pa
     def disturb(stage: str, arguments: list[Path | str]) -> None:
         whole = _outputs(run)
         for _ in range(rounds):
-            _kill(stage, arguments, moments.uniform(0.3, 1.0) * took[stage])
+            _kill(stage, arguments, moments.random() * took[stage])
             now = _outputs(run)
             assert {path: now.get(path) for path in whole} == whole, f"a killed {stage} changed what others had made"
 

@@ -1,6 +1,8 @@
 """Generated slides through every stage: tiles, both models, maps of whole slides, scores and the page."""
 
 import json
+import pickle
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,22 @@ DOMAIN: dict[str, Any] = {
     "annotation_groups": {"_0": "lesion", "_2": "hole"},
     "seed": 0,
 }
+SPREADING = ("pipeline.data.adapters.slides", "pipeline.data.slide_preparation", "pipeline.evaluation.slide_scores")
+
+
+def as_if_sent(work: Callable[[Any], Any], items: Iterable[Any], **_: object) -> Iterator[Any]:
+    """Do here what `side_by_side` has processes do, which import for seconds; all that they are sent can travel."""
+    for item in items:
+        sent_work, sent_item = pickle.loads(pickle.dumps((work, item)))
+        yield pickle.loads(pickle.dumps(sent_work(sent_item)))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _in_one_process() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for module in SPREADING:
+            patch.setattr(f"{module}.side_by_side", as_if_sent)
+        yield
 
 
 def write_params(run: Run) -> None:

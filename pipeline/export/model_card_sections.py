@@ -323,4 +323,9 @@ def provenance(facts: CardFacts) -> str:
 {table(["what", "SHA-256"], rows)}
 
 Trained from seed {facts.description["seed"]} on this device: {plain(facts.description["device"])}. \
-Versions: {versions}. The same seed, parameters and images give the same bytes on the same machine."""
+Versions: {versions}. The same seed, parameters and images give the same bytes on {_where_alike(facts)}."""
+
+
+def _where_alike(facts: CardFacts) -> str:
+    portable = "portable" in facts.description["device"]
+    return "every x86-64 Linux machine, with `PIXELCAM_PORTABLE=1`" if portable else "the same machine"

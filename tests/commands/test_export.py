@@ -44,6 +44,7 @@ def test_a_model_is_exported_with_the_threshold_of_its_own_reading(finished: Run
     assert session_of(output.read_bytes())(image)["map"].shape == image.shape[:2]
 
 
+@pytest.mark.usefixtures("converted")
 def test_images_of_ones_own_serve_where_the_domain_is_not_here(finished: Run, tmp_path: Path) -> None:
     picture = tmp_path / "mine.png"
     Image.fromarray(np.full((40, 50, 3), 200, dtype=np.uint8)).save(picture)
@@ -53,6 +54,7 @@ def test_images_of_ones_own_serve_where_the_domain_is_not_here(finished: Run, tm
     assert about["check"]["sizes"] == ["40x50", "20x33", "80x50"]
 
 
+@pytest.mark.usefixtures("converted")
 @pytest.mark.parametrize(
     ("form", "name", "changes", "said"),
     [

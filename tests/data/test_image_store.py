@@ -171,7 +171,7 @@ def test_who_waits_says_so(manifest: Manifest, images: list[UInt8Array], capsys:
     def read(index: int) -> UInt8Array:
         if index == 0:  # while the first one is at work
             waiting.append(other.submit(prepare_images, manifest, size=SIZE, read=Reader([])))
-            for _ in range(1000):
+            for _ in range(6000):
                 said.append(capsys.readouterr().err)
                 if "waits until it has" in said[-1]:
                     break

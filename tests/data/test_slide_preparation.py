@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -55,13 +56,20 @@ def picture() -> Picture:
     return stained(glass(1024, 1152), 128, 128, 768, 896)
 
 
+@pytest.fixture(scope="module")
+def written(picture: Picture, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A slide that shows the picture, to be copied and not changed."""
+    return write_slide(tmp_path_factory.mktemp("written") / "a.tif", picture)
+
+
 @pytest.fixture
-def root(tmp_path: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(tmp_path: Path, written: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIXELCAM_IMAGES", str(tmp_path / "images"))
     monkeypatch.setattr("pipeline.runtime.cluster.os.cpu_count", lambda: 1)
     raw = tmp_path / "raw"
+    raw.mkdir()
     for name in "abcd":
-        write_slide(raw / f"{name}.tif", picture)
+        shutil.copy(written, raw / f"{name}.tif")
     for name in "ac":
         write_asap(raw / f"{name}.xml", {"_0": [LESION]})
     (raw / "slides.csv").write_text(TABLE, encoding="utf-8")

@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from slide_files import Picture, glass, stained, write_slide
 from tiny import ROOT, Run, digests
+from typer.testing import CliRunner
 
+from pipeline.commands.cli import app
 from pipeline.commands.slide import map_slides
 from pipeline.evaluation import slide_maps
 from pipeline.evaluation.prediction import Predictor, load_model
@@ -105,15 +107,16 @@ def test_a_slide_shifted_by_half_a_window_has_the_same_map(
     assert difference.max() <= 0.02
 
 
-SLOWLY = """
+HALF = """
 import sys, time
+from pathlib import Path
 from pipeline.evaluation import prediction
-original = prediction.Predictor.look_for
-def slow(self, windows, side, **named):
-    time.sleep(0.05)
+original, scratch = prediction.Predictor.look_for, Path(sys.argv.pop(1))
+def look(self, windows, side, **named):
+    if len(list(scratch.rglob("row_*.npy"))) >= 3:
+        time.sleep(600)  # until it is killed
     return original(self, windows, side, **named)
-prediction.Predictor.look_for = slow
-sys.argv[0] = "pixelcam"
+prediction.Predictor.look_for = look
 from pipeline.commands.cli import main
 main()
 """
@@ -124,27 +127,22 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(
 ) -> None:
     file = tmp_path / "params.yaml"
     file.write_text(params.model_dump_json(), encoding="utf-8")  # JSON is YAML
-    command = [sys.executable, "-c", SLOWLY, "slide", str(slide), "--model", str(finished.pixelcam), "--mpp", "1.0"]
-    command += ["--params", str(file), "--output", str(tmp_path / "cut"), "--workers", "1"]
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    arguments = ["slide", str(slide), "--model", str(finished.pixelcam), "--mpp", "1.0", "--params", str(file)]
+    arguments += ["--output", str(tmp_path / "cut"), "--workers", "1"]
     scratch = tmp_path / "cut/.windows"
-    deadline = time.monotonic() + 60
+    command = [sys.executable, "-c", HALF, str(scratch), *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
     while len(list(scratch.rglob("row_*.npy"))) < 3:
-        assert time.monotonic() < deadline
+        assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "cut/a").exists()
     rows = {path: path.stat().st_mtime_ns for path in scratch.rglob("row_*.npy")}
     kept = shutil.copytree(scratch, tmp_path / "kept")
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline.commands.cli", *command[3:]],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    assert "highest probability" in done.stdout
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "highest probability" in done.output
     assert len(list(kept.rglob("row_*.npy"))) == len(rows) >= 3
     run([slide], tmp_path / "whole", finished, params)
     assert digests(tmp_path / "cut") == digests(tmp_path / "whole")

@@ -62,6 +62,7 @@ def test_a_card_holds_what_the_model_was_made_of_and_every_split(finished: Run) 
     assert "| home | what it learned from | benign, malignant | 6 | 2 | 3 |" in card
     assert "| away | never seen in training | benign (holds no region of interest), malignant | 0 | 0 | 4 |" in card
     assert str(finished.root) not in card
+    assert "give the same bytes on the same machine." in card
 
 
 def test_images_of_others_do_not_come_under_the_projects_licence(finished: Run) -> None:

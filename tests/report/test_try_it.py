@@ -63,12 +63,11 @@ def test_the_frame_is_loaded_when_its_fold_is_opened_and_runs_what_lies_beside_i
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("converted")
 @pytest.mark.skipif(not (PACKAGES / "onnxruntime-web").is_dir(), reason="no onnxruntime-web: run 'npm ci'")
 def test_the_stage_exports_the_page_beside_the_report(
     finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package)
     run = copy_run(finished, tmp_path / "run")
     ask_for_page(run)
     monkeypatch.chdir(PACKAGES.parent)

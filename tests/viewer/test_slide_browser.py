@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from io import BytesIO
 
 import pytest
-from browsers import DESK, PHONE, needs_browser
+from browsers import DESK, PHONE, needs_browser, until
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
@@ -40,33 +40,32 @@ def page(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iter
         yield found
 
 
-def until(page: Page, condition: str) -> None:
-    """Wait for a condition; Playwright's own way of it is code from a text, which the page's policy refuses."""
-    for _ in range(100):
-        if page.evaluate(condition):
-            return
-        page.wait_for_timeout(100)
-    raise AssertionError(condition)
+def settle(page: Page) -> None:
+    """Wait until all tiles of the layers that show are there, and drawn where the last movement leads to."""
+    until(
+        page,
+        "(({ world, viewport }) => !world.needsDraw() && viewport.getZoom(true) === viewport.getZoom(false)"
+        " && Array.from({ length: world.getItemCount() }, (_, at) => world.getItemAt(at))"
+        ".every((item) => item.getOpacity() === 0 || item.getFullyLoaded()))(window.pixelcamSlide)",
+    )
 
 
 def left_top(page: Page, kind: str) -> tuple[float, float]:
     """Return where an outline begins, in pixels of the slide, by where it is on the screen."""
-    outline, around = page.locator(f".deep .shape-{kind}").bounding_box(), page.locator(CANVAS).first.bounding_box()
-    assert outline is not None
-    assert around is not None
-    x, y = outline["x"] - around["x"], outline["y"] - around["y"]
+    settle(page)
     found = page.evaluate(
-        "([x, y]) => { const slide = window.pixelcamSlide.world.getItemAt(0), point = new OpenSeadragon.Point(x, y);"
+        "([outline, canvas]) => { const slide = window.pixelcamSlide.world.getItemAt(0);"
+        " const [inner, around] = [outline, canvas].map((css) => document.querySelector(css).getBoundingClientRect());"
+        " const point = new OpenSeadragon.Point(inner.x - around.x, inner.y - around.y);"
         " const at = slide.viewerElementToImageCoordinates(point); return [at.x, at.y]; }",
-        [x, y],
+        [f".deep .shape-{kind}", CANVAS],
     )
     return found[0], found[1]
 
 
 def colour_at(page: Page, x: float, y: float) -> tuple[int, int, int]:
     """Return the colour that shows at a pixel of the slide."""
-    until(page, "window.pixelcamSlide.world.getItemAt(0).getFullyLoaded()")
-    page.wait_for_timeout(100)  # until it is drawn too
+    settle(page)
     place = page.evaluate(
         "([x, y]) => { const slide = window.pixelcamSlide.world.getItemAt(0), point = new OpenSeadragon.Point(x, y);"
         " const at = slide.imageToViewerElementCoordinates(point); return [at.x, at.y]; }",
@@ -82,7 +81,6 @@ def test_outlines_and_maps_lie_where_the_files_say(page: Page) -> None:
     for _ in range(2):
         assert left_top(page, "regions-pixelcam") == pytest.approx(FOUND[0], abs=6)
         page.locator("#in").click()
-        page.wait_for_timeout(200)
     page.locator("#whole").click()
     glass, found = colour_at(page, 60, 60), colour_at(page, 420, 400)
     assert glass == pytest.approx((243, 243, 243), abs=3)
@@ -107,8 +105,8 @@ def test_keys_move_and_zoom_and_a_region_is_gone_to(page: Page) -> None:
     width = "window.pixelcamSlide.viewport.getBounds(false).width"
     page.get_by_role("application").focus()
     whole = page.evaluate(width)
-    page.keyboard.press("+")  # taken with the next frame, so whatever follows is waited for
-    until(page, f"{width} < {whole}")
+    page.keyboard.press("+")  # a short press too zooms in for nine frames, by a hundredth each
+    until(page, f"{width} < {whole} / 1.01 ** 8.5")
     page.keyboard.press("r")
     page.keyboard.press("0")
     until(page, f"Math.abs({width} - {whole}) < 0.02")

@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from browsers import DESK, PHONE, needs_browser, watch
+from browsers import DESK, PHONE, needs_browser, until, watch
 from playwright.sync_api import Browser, Page, Response, expect
 
 pytest.importorskip("starlette")
@@ -122,6 +122,7 @@ def test_a_click_in_the_grid_sets_aside_and_the_table_takes_back(page: Page, sit
     page.get_by_role("combobox", name="Set aside", exact=True).select_option("left out")
     expect(page.locator(".cell")).to_have_count(1)
     page.get_by_role("link", name="Set aside").click()
+    arrive(page, "Set aside")
     page.get_by_role("button", name="Take images/test_1.png back").click()
     expect(page.locator("[data-verdict]")).to_have_text("taken back")
     assert reviewed(site) == []
@@ -151,7 +152,7 @@ def test_layers_are_switched_and_faded_and_stay_so(page: Page) -> None:
     page.goto("/image?in=test-home&image=images/test_0.png")
     heat = page.locator("#picture-pixelcam")
     expect(heat).to_be_visible()
-    assert heat.evaluate("each => each.naturalWidth") == 72
+    until(page, "document.getElementById('picture-pixelcam').naturalWidth === 72")
     page.keyboard.press("4")
     expect(heat).to_be_hidden()
     page.keyboard.press("2")
@@ -160,11 +161,11 @@ def test_layers_are_switched_and_faded_and_stay_so(page: Page) -> None:
     opacity = page.get_by_role("slider", name="Opacity of Teacher's CAM, in per cent")
     opacity.focus()
     page.keyboard.press("Home")
-    assert cam.evaluate("each => getComputedStyle(each).opacity") == "0"
-    grey = "document.getElementById('stage').classList.contains('grey')"
-    assert page.evaluate(grey)
+    expect(cam).to_have_css("opacity", "0")
+    stage, grey = page.locator("#stage"), re.compile(r"\bgrey\b")
+    expect(stage).to_have_class(grey)
     page.keyboard.press("2")
-    assert not page.evaluate(grey), "without colours on it the image has its own"
+    expect(stage, "without colours on it the image has its own").not_to_have_class(grey)
     page.get_by_role("link", name="Next").click()
     expect(page.get_by_role("checkbox", name="PixelCAM's map")).not_to_be_checked()
     expect(page.locator("#picture-image")).to_be_visible()
@@ -213,6 +214,7 @@ def test_markup_in_a_name_stays_text(browser: Browser, tmp_path: Path) -> None:
         page.goto("/images/test-home")
         expect(page.locator(".name")).to_have_text(HOSTILE)
         page.get_by_role("button", name="Set").click()
+        expect(page.locator(".cell .verdict")).to_have_text("left out")
         page.goto("/review")
         expect(page.locator("tbody th")).to_have_text(HOSTILE)
         page.get_by_role("button", name="Take").click()
