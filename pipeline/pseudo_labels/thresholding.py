@@ -137,6 +137,7 @@ def _eroded(region: Tensor, pixels: int) -> Tensor:
     """
     if pixels == 0:
         return region
+    pixels = min(pixels, max(region.shape[-2:]))  # the whole image: any number will do
     side = 2 * pixels + 1
     other = (~region).float()  # max_pool2d pads with less than any value, so that nothing lies beyond the border
     other = max_pool2d(other, (side, 1), stride=1, padding=(pixels, 0))

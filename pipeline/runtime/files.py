@@ -186,6 +186,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
                 path.replace(former)
             temporary.replace(path)
             _flush(path.parent)
+        except PixelCAMError as error:  # what it names is gone when it is read
+            raise PixelCAMError(str(error).replace(str(temporary), str(path))) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             shutil.rmtree(former, ignore_errors=True)

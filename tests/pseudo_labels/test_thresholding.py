@@ -229,6 +229,7 @@ def test_erosion_takes_the_edge_of_a_region_but_not_at_the_border_of_the_image()
 def test_erosion_larger_than_a_region_leaves_nothing_of_it() -> None:
     assert eroded(BLOCK, 3) == ["........"] * 6
     assert eroded(BLOCK, 100) == ["........"] * 6
+    assert eroded(["FFFFFFFB"], 10**30) == ["........"]
 
 
 def test_foreground_and_background_erode_each_other() -> None:

@@ -27,6 +27,16 @@ def test_a_file_appears_at_the_end_in_a_new_folder(tmp_path: Path) -> None:
     assert _names(path.parent) == ["table.csv"]
 
 
+def test_an_error_names_the_place_that_was_to_be_and_not_the_temporary_one(tmp_path: Path) -> None:
+    def fail() -> None:
+        with replacing_folder(tmp_path / "colon") as folder:
+            raise PixelCAMError(f"{folder}: 1 fault(s) to mend; {folder}/masks/0.png is empty")
+
+    with pytest.raises(PixelCAMError) as caught:
+        fail()
+    assert str(caught.value) == f"{tmp_path}/colon: 1 fault(s) to mend; {tmp_path}/colon/masks/0.png is empty"
+
+
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("old")
