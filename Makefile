@@ -1,8 +1,8 @@
 # `make repro` runs the pipeline, `make slides` runs it on whole slides, `make test` checks the project, `make bench` measures
-# its speed; `make mutants` and `make soak` take hours (docs/reliability.md). On x86-64 Linux, `make repro` gives the committed bytes; PIXELCAM_PORTABLE=0 make repro computes in the machine's
-# own way, faster or on its GPU. Each installs what it needs into .venv: by version (constraints.txt), or by the hash of every
-# file (make install LOCK=cpu or LOCK=index, see docs/security.md). `make lock` writes the hashes to locks/, `make sbom` the
-# parts list to sbom/.
+# its speed; `make mutants` and `make soak` take an hour and more (docs/reliability.md). On x86-64 Linux `make repro` gives the
+# committed bytes; PIXELCAM_PORTABLE=0 make repro computes in the machine's own way, faster or on its GPU. Each installs what it
+# needs into .venv: by version (constraints.txt), or by the hash of every file (make install LOCK=cpu or LOCK=index, see
+# docs/security.md). `make lock` writes the hashes to locks/, `make sbom` the parts list to sbom/.
 PYTHON ?= python3
 BIN := .venv/bin
 TOOLS := .venv/tools
