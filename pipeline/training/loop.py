@@ -297,12 +297,12 @@ def _check_shares(training_set: TrainingSet, params: TrainingParams) -> None:
 
 def _check_data(training_set: TrainingSet, validation: Iterable[EvaluationBatch], params: TrainingParams) -> None:
     if len(training_set) == 0:
-        raise PixelCAMError("the source domain has no training image; give some the split 'train'")
+        raise PixelCAMError("the domain to train on has no training image; give some the split 'train'")
     labels = {row.class_idx: row.label for row in training_set.images.manifest.rows}
     if len(labels) == 1:
         raise PixelCAMError(
-            f"all training images of the source domain are '{next(iter(labels.values()))}', and a classifier learns "
-            "from two classes or more; mend the labels or the split and prepare the domain again"
+            f"all training images of the domain to train on are '{next(iter(labels.values()))}', and a classifier "
+            "learns from two classes or more; mend the labels or the split and prepare the domain again"
         )
     _check_shares(training_set, params)
     # Of all processes, and gone through once: a batch is not kept.
@@ -310,12 +310,13 @@ def _check_data(training_set: TrainingSet, validation: Iterable[EvaluationBatch]
     needs_images = sorted(wanted_selections(params) - {Selection.LAST})
     if needs_images and not has_foreground:
         raise PixelCAMError(
-            f"selection, keep: '{needs_images[0]}' needs validation images and the source domain has none; use 'last'"
+            f"selection, keep: '{needs_images[0]}' needs validation images and the domain to train on has none; "
+            "use 'last'"
         )
     if Selection.VAL_PXAP in needs_images and not any(has_foreground):
         raise PixelCAMError(
             "selection, keep: 'val_pxap' needs validation images with masks that may be used for selection, and the "
-            "source domain has none; choose another selection"
+            "domain to train on has none; choose another selection"
         )
 
 
