@@ -202,7 +202,8 @@ def test_smooth_gradcam_pp_by_hand_on_noisy_images() -> None:
     block = f"encoder.trunk.{net.encoder.trunk.feature_info[1]['module']}"  # type: ignore[index]
     net.requires_grad_()
     generator = make_generator(NOISE_SEED, "smooth_gradcam++")
-    noises = [NOISE_STD * torch.randn(3, 64, 64, generator=generator) for _ in range(SMOOTH_PASSES)]
+    noises = [NOISE_STD * torch.randn(3, 64, 64, generator=generator) for _ in range(8)]
+    assert (len(noises), NOISE_STD) == (SMOOTH_PASSES, 0.15), "what is said of the method"
     gradients = np.stack([features_and_gradients(net, images + noise, block)[1] for noise in noises])
     features, plain = features_and_gradients(net, images, block)
     assert np.abs(gradients[0] - gradients[1]).max() > 0.1 * np.abs(plain).max(), "the noise changes nothing"

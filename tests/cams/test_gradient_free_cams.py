@@ -92,6 +92,12 @@ def test_eigencam_by_hand() -> None:
     np.testing.assert_allclose(gradient_free._first_component(-features).numpy().ravel(), expected, rtol=1e-5)
 
 
+def test_features_that_differ_by_rounding_alone_have_no_component() -> None:
+    features = torch.full((1, 2, 1, 3), 1000.0)
+    features[0, 0, 0, 0] = 1000.00006
+    assert gradient_free._first_component(features).tolist() == [[[0, 0, 0]]]
+
+
 @pytest.mark.parametrize(
     ("name", "layer", "module"),
     [

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.cams.views import average_maps, read_views, turn, turn_back
+from pipeline.cams.views import PLAIN, average_maps, read_views, turn, turn_back
 from pipeline.params.config import MapParams
 from pipeline.params.errors import PixelCAMError
 
@@ -35,6 +35,7 @@ def test_what_is_mirrored_by_hand() -> None:
     assert turn(image, 2).flatten().tolist() == [3, 4, 1, 2]
     assert turn(image, 4).flatten().tolist() == [1, 3, 2, 4]
     assert turn(image, 5).flatten().tolist() == [3, 1, 4, 2]
+    assert turn(image[0, 0], 6).flatten().tolist() == turn(image, 6).flatten().tolist() == [2, 4, 1, 3]
 
 
 @pytest.mark.parametrize("symmetries", [1, 2, 4, 8])
@@ -62,6 +63,26 @@ def test_logits_are_those_of_the_plain_view_even_if_its_map_does_not_count() -> 
         )
         assert len(found) == maps
         assert logits[0, 1] == 4
+
+
+@pytest.mark.parametrize(("margin", "reads"), [(0.0, 8), (1.0, 9)])
+def test_logits_come_with_the_map_of_the_plain_view_or_else_from_one_more(margin: float, reads: int) -> None:
+    images = torch.arange(32.0 * 32).view(1, 1, 32, 32).expand(1, 3, 32, 32)
+    seen: list[Tensor] = []
+
+    def corner(view: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(view)
+        return view[:, 0], view[:, 0, 0, :1]
+
+    params = MapParams(scales=(1.0,), symmetries=8, margin=margin / 2)
+    maps, logits = read_views(images, params, image_scale=1.0, section="cam", read=corner)
+    assert (len(maps), len(seen), logits.item()) == (8, reads, 0)
+
+
+def test_the_plain_way_is_the_image_as_it_is_and_nothing_else() -> None:
+    images = torch.rand(1, 3, 8, 8)
+    (found,), _ = read_views(images, PLAIN, image_scale=1.0, section="cam", read=lambda view: (view[:, 0], view))
+    assert torch.equal(found, images[:, 0])
 
 
 def test_maps_are_averaged_on_the_finest_grid() -> None:

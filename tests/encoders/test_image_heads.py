@@ -375,3 +375,22 @@ def test_loaded_model_is_ready_for_evaluation(finished: Run) -> None:
     assert model.image_head.name is info.image_head
     assert model.image_head.classes == len(info.classes)
     assert model.pixel_head.state_dict()["convolution.weight"].shape == (2, model.encoder.channels, 1, 1)
+
+
+@pytest.mark.parametrize("name", ImageHeadName)
+def test_logits_are_shifted_by_as_much_as_is_asked_for(name: ImageHeadName) -> None:
+    head = build(name)
+    shake(head)
+    features = torch.rand(2, 6, 4, 5, generator=torch.Generator().manual_seed(0))
+    by = torch.tensor([0.5, 0.0, -2.0])
+    with torch.no_grad():
+        before = head(features)
+        head.shift_logits(by.double())
+        torch.testing.assert_close(head(features) - before, by.expand(2, 3), rtol=0, atol=1e-4)
+
+
+def test_without_a_bias_nothing_can_be_shifted() -> None:
+    head = GapHead(channels=6, classes=3)
+    head.linear.register_parameter("bias", None)
+    with pytest.raises(ValueError, match="last layer has no bias"):
+        head.shift_logits(torch.zeros(3))

@@ -58,6 +58,18 @@ def test_a_decoder_climbs_to_stride_4_over_the_grids_that_there_are(
     assert logits.shape == (2, 2, sizes[0], sizes[0])
 
 
+def test_a_decoder_enlarges_about_the_middle_of_the_image(encoder: Encoder) -> None:
+    decoder, generator = Decoder(encoder).eval(), torch.Generator().manual_seed(0)
+    for parameter in decoder.parameters():
+        if parameter.ndim == 4:
+            parameter.data = (parameter.data + parameter.data.flip(-1)) / 2  # blind to left and right
+    widths = [int(each.shape[1]) for each in encoder.forward_layers(torch.rand(1, 3, 64, 64), decoder.layers)]
+    maps = [torch.rand(1, width, 5, side, generator=generator) for width, side in zip(widths, (5, 5, 3), strict=True)]
+    with torch.inference_mode():
+        mirrored = decoder([each.flip(-1) for each in maps]).flip(-1)
+        torch.testing.assert_close(mirrored, decoder(maps), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", [Decoder, Hypercolumn])
 def test_a_head_on_several_maps_uses_every_one(encoder: Encoder, kind: type[Decoder] | type[Hypercolumn]) -> None:
     head = kind(encoder)

@@ -123,7 +123,9 @@ def test_without_foreground_localization_is_undefined_and_accuracy_is_not() -> N
     for block in table.histograms.blocks():
         histograms.append(block * np.array([[[0], [1]]], dtype=np.int32))
     table = ImageTable(**(vars(table) | {"histograms": histograms}))
-    found = resample({"a": table}, groups=np.arange(4), resamples=20, seed=0)["a"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = resample({"a": table}, groups=np.arange(4), resamples=20, seed=0)["a"]
     assert np.isnan(found["pxap"]).all()
     assert np.isnan(found["dice"]).all()
     assert not np.isnan(found["accuracy"]).any()

@@ -81,6 +81,18 @@ class TestBestOverlaps:
             parts = best_overlaps(preds=preds, target=target)
         assert parts.tolist() == best_overlaps(preds=preds, target=target).tolist()
 
+    def test_so_many_thresholds_are_held_at_once_that_their_keys_fit_in_32_bits(self) -> None:
+        held = []
+
+        def note(levels: npt.NDArray[np.int32], *, first: int, last: int) -> localization.Boxes:
+            held.append((first, last))
+            return boxes_at_levels(levels[:1, :1], first=first, last=last)
+
+        with mock.patch.multiple(localization, boxes_at_levels=note, BOX_THRESHOLDS=100_000):
+            list(localization._in_parts(np.zeros((220, 100), dtype=np.int32)))
+        assert [level for part in held for level in range(*part)] == list(range(100_000))
+        assert max(last - first for first, last in held) * 221 * 101 < 2**31
+
     def test_corners_connect(self) -> None:
         preds = np.eye(4, dtype=np.float32)
         assert best_overlaps(preds=preds, target=np.ones((4, 4), dtype=np.bool_))[50] == 1.0

@@ -56,7 +56,9 @@ class TestAuroc:
         logits = torch.tensor([[0.0, 20.0], [0.0, 21.0]])  # both are 1 in float32
         assert auroc(logits=logits, target=torch.tensor([0, 1])) == 1.0
 
-    def test_is_undefined_with_one_class(self) -> None:
+    def test_is_undefined_with_one_class_and_says_nothing(self) -> None:
+        with np.errstate(all="raise"):
+            assert math.isnan(auroc(logits=torch.zeros(3, 2), target=torch.ones(3, dtype=torch.int64)))
         assert math.isnan(auroc(logits=torch.zeros(3, 2), target=torch.zeros(3, dtype=torch.int64)))
 
 
@@ -117,7 +119,9 @@ class TestCalibration:
     def test_temperature_undoes_a_scale(self) -> None:
         logits, target = random_logits(4, classes=2)
         plain = fit_temperature(logits=logits, target=target)
-        assert fit_temperature(logits=logits * 7, target=target) == pytest.approx(7 * plain, rel=1e-4)
+        for scale in (3, 7, 20):
+            found = fit_temperature(logits=logits * scale, target=target)
+            assert found == pytest.approx(scale * plain, rel=2e-7)
         undone = calibration(logits=logits * 7, target=target, temperature=7.0)
         assert undone.ece_calibrated == pytest.approx(expected_calibration_error(logits=logits, target=target))
         assert undone.ece > undone.ece_calibrated

@@ -89,6 +89,22 @@ class TestHistogram:
         assert torch.equal(pieces.foreground, whole.foreground)
         assert torch.equal(pieces.background, whole.background)
 
+    @pytest.mark.parametrize("with_ignore", [True, False])
+    def test_counted_at_once_as_on_a_gpu_or_in_pieces_is_the_same(self, with_ignore: bool) -> None:
+        preds, target = (each.flatten(1) for each in random_maps(1, images=4))
+        ignore = preds < 0.2 if with_ignore else None
+        at_once = pixel_histogram._count_at_once(preds, target, ignore)
+        assert torch.equal(at_once, pixel_histogram.count_images(preds, target=target, ignore=ignore))
+        with pytest.raises(PixelCAMError, match="in \\[0, 1\\]"):
+            pixel_histogram._count_at_once(preds + 1, target, ignore)
+
+    def test_of_maps_even_a_single_value_is_checked_and_none_is_fine(self) -> None:
+        pixel_histogram.check_map_values(torch.zeros(0), slack=0)
+        pixel_histogram.check_map_values(torch.tensor([1.25]), slack=0.25)
+        for value in (1.5, -0.5, math.nan):
+            with pytest.raises(PixelCAMError, match="map values"):
+                pixel_histogram.check_map_values(torch.tensor([value]), slack=0.25)
+
     def test_only_one_lies_in_the_last_bin(self) -> None:
         almost = np.nextafter(np.float32(1), np.float32(0)).item()
         assert histogram_of([almost, 1.0], [1, 1]).foreground[-2:].tolist() == [1, 1]
@@ -128,6 +144,11 @@ class TestHistogram:
         empty = pixel_histogram.empty_histogram(device=CPU)
         with pytest.raises(ValueError, match="target must be bool"):
             update_histogram(empty, preds=torch.zeros(2), target=torch.zeros(2))
+
+    def test_maps_of_whole_numbers_are_refused(self) -> None:
+        ones = torch.ones(1, 2, 2, dtype=torch.int64)
+        with pytest.raises(ValueError, match="floating point"):
+            pixel_histogram.count_images(ones, target=ones > 0)
 
     def test_a_mask_of_another_shape_is_refused(self) -> None:
         empty = pixel_histogram.empty_histogram(device=CPU)
@@ -314,6 +335,9 @@ class TestClassification:
         none = torch.zeros(0, dtype=torch.int64)
         assert math.isnan(curves.accuracy(preds=none, target=none))
         assert math.isnan(curves.balanced_accuracy(preds=none, target=none))
+        shares = curves.predicted_class_shares(preds=none, classes=["benign", "malignant"])
+        assert list(shares) == ["benign", "malignant"]
+        assert all(math.isnan(share) for share in shares.values())
 
     def test_shapes_must_agree(self) -> None:
         with pytest.raises(ValueError, match="one shape"):

@@ -82,6 +82,15 @@ def test_a_short_lesion_is_of_isolated_tumour_cells(diameter: float, is_itc: boo
     assert lesion.is_itc == is_itc
 
 
+@pytest.mark.parametrize(("length", "axis", "is_itc"), [(176, 274.3, True), (177, 275.4, False)])
+def test_the_axis_of_the_widened_lesion_is_held_against_275_micrometres(
+    length: float, axis: float, is_itc: bool
+) -> None:
+    (lesion,) = group_lesions(box(0, 0, length, 5), mpp=MPP)
+    assert _major_axis(lesion.area) * MPP == pytest.approx(axis, abs=0.1)
+    assert lesion.is_itc == is_itc
+
+
 def test_the_longest_diameter_decides_and_not_the_area() -> None:
     (thread,) = group_lesions(shapely.affinity.rotate(box(0, 0, 300, 5), 30), mpp=MPP)
     assert not thread.is_itc
@@ -103,6 +112,13 @@ def test_the_major_axis_is_that_of_an_ellipse_with_the_same_moments() -> None:
     disc_of_10 = shapely.Point(70_000, 20_000).buffer(5, quad_segs=256)
     assert _major_axis(disc_of_10) == pytest.approx(10, rel=1e-4)
     assert _major_axis(disc_of_10.reverse()) == pytest.approx(10, rel=1e-4), "whichever way round it is drawn"
+
+
+def test_unless_said_nothing_is_left_out_of_a_slide() -> None:
+    nothing = np.zeros(0)
+    slide = SlideDetections(lesion_scores=nothing, false_scores=nothing, normal=True)
+    assert slide.isolated == 0
+    assert math.isnan(froc([slide]).score)
 
 
 @pytest.mark.parametrize("nothing", [shapely.MultiPolygon(), shapely.Polygon(), shapely.GeometryCollection()])

@@ -31,7 +31,8 @@ def test_rows_come_back_in_their_order_from_memory_and_from_a_file(kept: int, mo
     assert np.array_equal(read(rows), PAIRS)
 
 
-def test_more_can_be_added_after_reading_even_a_part() -> None:
+def test_more_can_be_added_after_reading_even_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pixel_histogram, "ROWS_AT_ONCE", 3)
     rows = rows_of(PAIRS[:4])
     next(rows.blocks())
     rows.append(PAIRS[4:])

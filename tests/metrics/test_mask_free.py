@@ -111,6 +111,7 @@ def test_finds_what_masks_would_and_calibrates_where_what_is_presumed_is_true() 
     maps = torch.from_numpy(expit(2 * logits - 3))
     counted = pixel_histogram.add_images(EMPTY, pixel_histogram.count_images(maps, target=truth))
     unlabelled = count_unlabelled(EMPTY, maps=maps)
+    assert (int(unlabelled.foreground.sum()), int(unlabelled.background.sum())) == (0, 200_000)
     correction = fit(unlabelled, temperature=2.0)
     assert correction.shift == pytest.approx(1.5, abs=0.02)
     threshold = mask_free_threshold(unlabelled, correction=correction)
@@ -153,6 +154,18 @@ def test_scores_at_own_thresholds_are_pooled_over_images_with_a_mask() -> None:
     assert scores.dice == pytest.approx(2 * 5 / (2 * 5 + 15))
     assert scores.iou == pytest.approx(5 / 20)
     assert scores.background_iou == 0
+    assert scores.false_positive_share == 1
+
+
+def test_in_vain_is_what_is_marked_of_images_without_foreground_alone() -> None:
+    # The first image is cut rightly, and half of it is background; all of the second is marked, and none should be.
+    rows = HistogramRows()
+    images = np.zeros((2, 2, 1001), dtype=np.int32)
+    images[0, 0, 900] = images[0, 1, 100] = 5
+    images[1, 1, 700] = 10
+    rows.append(images)
+    scores = score_own_thresholds(rows, foreground_share=0.5, temperature=2.0)
+    assert (scores.dice, scores.background_iou) == pytest.approx((2 * 5 / (2 * 5 + 10), 5 / 15))
     assert scores.false_positive_share == 1
 
 

@@ -200,6 +200,19 @@ def test_a_map_cut_at_a_half_is_cut_one_step_above_it() -> None:
     assert [half.threshold, half.dice] == pytest.approx([0.501, 2 / 3], abs=1e-9)
 
 
+def test_values_of_one_are_a_point_of_their_own() -> None:
+    tally = PublishedTally(steps=1000, stretched=False)
+    tally.add(np.array([[1.0, 0.9995]]), mask=np.array([[True, False]]), ignore=None)
+    nothing = PublishedTally(steps=1000, stretched=False)
+    nothing.add(np.array([[0.2, 0.3]]), mask=np.array([[False, False]]), ignore=None)
+    full = PublishedTally(steps=1000, stretched=False)
+    full.add(np.array([[0.2, 0.3]]), mask=np.array([[True, True]]), ignore=None)
+    with np.errstate(all="raise"):  # what is undefined is NaN, and nothing is said
+        assert tally.scores().pxap == 1.0
+        assert np.isnan(nothing.scores().pxap)
+        assert full.scores().pxap == 1.0
+
+
 def test_thresholds_are_multiples_of_the_rounded_step() -> None:
     assert published_thresholds(1000)[9] == 9 * 0.001 > 0.009
     assert [len(published_thresholds(steps)) for steps in (100, 1000)] == [100, 1000]

@@ -1,6 +1,7 @@
 """A model's folder: read back as written, alike at every save, whole or not at all, and damage is named."""
 
 import hashlib
+import importlib.metadata
 import json
 import struct
 from collections.abc import Callable
@@ -139,6 +140,22 @@ def test_the_description_says_how_the_model_came_about(folder: Path) -> None:
         "device": "cpu, 32-true",
         "tensors_sha256": tensors_sha256(_model().state_dict()),
     }
+
+
+def test_versions_are_without_their_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: f"1.2+{name}")
+    _save(tmp_path / "teacher")
+    description = json.loads((tmp_path / "teacher/model.json").read_text(encoding="utf-8"))
+    assert set(description["versions"].values()) == {"1.2"}
+
+
+def test_how_a_model_was_adapted_is_a_file_of_its_own(folder: Path, tmp_path: Path) -> None:
+    assert not (folder / "adaptation.json").exists()
+    how = {"method": "tent", "epochs": 2}
+    save_model(
+        tmp_path / "adapted", _result(_model()), info=INFO, params=_Section(), seed=3, parents={}, adaptation=how
+    )
+    assert json.loads((tmp_path / "adapted/adaptation.json").read_text(encoding="utf-8")) == how
 
 
 def test_the_hash_over_tensors_is_that_of_their_names_types_shapes_and_values() -> None:

@@ -74,6 +74,11 @@ def test_images_and_seeds_have_pixels_of_their_own() -> None:
     assert len(drawn) == 10
 
 
+def test_what_determines_them_is_described() -> None:
+    described = [seeds.describe() for seeds in (_Halves(), _seeds(), _seeds(seed=1))]
+    assert len({tuple(sorted(each.items())) for each in described}) == 3
+
+
 def test_foreground_follows_the_cam_or_does_not() -> None:
     def mean_row(drawing: Drawing) -> float:
         labels = [_seeds({"foreground_drawing": drawing.value}, seed=seed).read("0.png").labels for seed in range(60)]

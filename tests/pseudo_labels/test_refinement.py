@@ -19,6 +19,7 @@ from pipeline.pseudo_labels import refinement
 from pipeline.pseudo_labels.extraction import extract_pseudo_labels
 from pipeline.pseudo_labels.refinement import PARAMETERS, pamr, refine_cams, vote, walk
 from pipeline.pseudo_labels.store import PseudoLabelStore
+from pipeline.pseudo_labels.thresholding import make_pseudo_labels
 from pipeline.report.overlays import describe_rule
 
 METHODS = [method for method in Refinement if method is not Refinement.NONE]
@@ -134,6 +135,24 @@ def test_a_walk_needs_a_label_of_each_kind() -> None:
     # Each step is as hard as every other, so that the chance falls evenly from one side to the other.
     np.testing.assert_allclose(chances, np.tile(np.linspace(1, 0, 8), (6, 1)), atol=0.01)
     assert walk(image * 0, labels) is None
+
+
+def test_a_walk_starts_from_the_labels_that_are_made_of_the_map_itself() -> None:
+    cam, image, _ = halves(24)
+    chosen = section(Refinement.RANDOM_WALK)
+    chances = walk(image[0].permute(1, 2, 0).numpy(), make_pseudo_labels(cam, chosen)[0].numpy())
+    assert chances is not None
+    expected = (chances - chances.min()) / np.ptp(chances)
+    np.testing.assert_allclose(refine_cams(cam, image, chosen)[0].numpy(), expected, atol=1e-5)
+
+
+def test_refinements_are_as_published_and_as_scikit_image_advises() -> None:
+    assert PARAMETERS == {
+        Refinement.NONE: {},
+        Refinement.PAMR: {"dilations": [1, 2, 4, 8, 12, 24], "iterations": 10, "sharpness": 0.1},
+        Refinement.RANDOM_WALK: {"beta": 130.0},
+        Refinement.SLIC: {"superpixels": 400, "compactness": 10.0},
+    }
 
 
 def test_superpixels_vote_by_their_mean(monkeypatch: pytest.MonkeyPatch) -> None:

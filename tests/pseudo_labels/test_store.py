@@ -284,6 +284,15 @@ def test_array_of_another_length_than_the_image_ids_is_named(name: str, path: Pa
         PseudoLabelStore(path)
 
 
+@pytest.mark.parametrize(("dtype", "more"), [("int32", ()), ("int64", (1,))])
+def test_an_array_of_another_type_or_of_more_dimensions_is_named(dtype: str, more: tuple[int, ...], path: Path) -> None:
+    group = zarr.open_group(path, mode="r+")
+    group.create_array("class_idx", shape=(COUNT, *more), dtype=dtype, overwrite=True)
+    expected = rf"'class_idx' must be int64 of 1 dimensions, got {dtype} of {1 + len(more)}; run the extract"
+    with pytest.raises(PixelCAMError, match=expected):
+        PseudoLabelStore(path)
+
+
 @pytest.mark.parametrize("version", [3, 0, "1", True, None])
 def test_another_schema_is_refused(version: object, path: Path) -> None:
     change_metadata(path, "", lambda values: values["attributes"].update(schema_version=version))
@@ -296,6 +305,13 @@ def test_another_schema_is_refused(version: object, path: Path) -> None:
 def test_store_without_image_ids_is_refused(path: Path) -> None:
     change_metadata(path, "", lambda values: values["attributes"].pop("image_ids"))
     with pytest.raises(PixelCAMError, match="lacks the attribute image_ids"):
+        PseudoLabelStore(path)
+
+
+@pytest.mark.parametrize("image_ids", ["images", list(range(COUNT)), [*ids(COUNT - 1), 1]])
+def test_image_ids_that_are_no_names_are_refused(image_ids: object, path: Path) -> None:
+    change_metadata(path, "", lambda values: values["attributes"].update(image_ids=image_ids))
+    with pytest.raises(PixelCAMError, match="image_ids must be a list of names"):
         PseudoLabelStore(path)
 
 

@@ -128,6 +128,25 @@ def test_short_and_repeated_rows(tmp_path: Path) -> None:
         list_glas(glas_domain(tmp_path))
 
 
+def test_every_bad_row_is_named_and_a_row_needs_a_name_but_no_patient(tmp_path: Path) -> None:
+    write_glas(tmp_path)
+    (tmp_path / "Grade.csv").write_text(f"{HEADER}\ntrain_1,1\n ,1, benign,\ntrain_2, , benign,\n")
+    with pytest.raises(PixelCAMError) as caught:
+        list_glas(glas_domain(tmp_path))
+    assert "2 fault(s)" in str(caught.value)
+    assert "line 2: expected 4 fields" in str(caught.value)
+    assert "line 3: expected 4 fields" in str(caught.value)
+    (tmp_path / "Grade.csv").write_text(f"{HEADER}\n\ntrain_2, , benign,\n")
+    assert [(item.image, item.patient) for item in list_glas(glas_domain(tmp_path))] == [("train_2.bmp", "")]
+
+
+def test_what_lies_beside_the_images_is_left_alone(tmp_path: Path) -> None:
+    write_glas(tmp_path)
+    (tmp_path / "train_1.xml").touch()
+    (tmp_path / "train_1.jpg").touch()
+    assert list_glas(glas_domain(tmp_path))[0].image == "train_1.bmp"
+
+
 def test_split_files_that_disagree_with_the_grades(tmp_path: Path) -> None:
     write_glas(tmp_path)
     write_split(tmp_path / "folds" / "test", labels={"train_1.bmp": 0, "train_2.bmp": 2, "train_9.bmp": 0})

@@ -98,6 +98,19 @@ def test_classes_keep_their_proportion_where_patients_allow() -> None:
     assert {counts[label, Split.TEST] for label in ("benign", "malignant")} == {9}
 
 
+def test_an_image_of_a_rare_class_weighs_more() -> None:
+    patients = [(8, 1), (3, 2), (6, 0), (8, 1), (5, 2), (7, 2), (6, 1), (6, 1)]  # benign and malignant images of each
+    images = [
+        (label, f"p{patient}")
+        for patient, counts in enumerate(patients)
+        for label, count in zip(("benign", "malignant"), counts, strict=True)
+        for _ in range(count)
+    ]
+    split = split_by_patient(_listings(images), val_fraction=0.2, test_fraction=0.2, seed=0)
+    found = Counter(item.split for item in split if item.label == "malignant")
+    assert found == {Split.TRAIN: 6, Split.VAL: 2, Split.TEST: 2}, "the share that is wanted, to the image"
+
+
 def test_the_seed_matters_and_repeats() -> None:
     listings = _listings([("benign", f"p{patient}") for patient in range(30)])
     splits = [

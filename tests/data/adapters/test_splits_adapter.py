@@ -113,6 +113,12 @@ def test_malformed_lines_are_named(tmp_path: Path, file_name: str, text: str, me
         read_split_files(tmp_path)
 
 
+def test_a_blank_line_ends_nothing(tmp_path: Path) -> None:
+    write_split(tmp_path / "test", labels={"a.png": 0, "b.png": 1})
+    (tmp_path / "test/class_labels.txt").write_text("a.png,0\n \nb.png,1\n")
+    assert [entry.image for entry in read_split_files(tmp_path)] == ["a.png", "b.png"]
+
+
 def test_class_index_out_of_range_and_paths_out_of_the_root(tmp_path: Path) -> None:
     write_split(
         tmp_path / "folds" / "test",

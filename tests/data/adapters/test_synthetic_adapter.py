@@ -3,8 +3,10 @@
 import hashlib
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
+from pipeline.data.adapters import synthetic
 from pipeline.data.adapters.synthetic import render_synthetic
 from pipeline.data.manifest import Split
 from pipeline.params.types import SplitSizes, SyntheticDomain
@@ -56,6 +58,15 @@ def test_every_image_differs_and_the_seed_changes_them(tmp_path: Path) -> None:
         render_synthetic(_domain(seed=seed), folder=tmp_path / str(seed), workers=1)
     images = [checksum for name, checksum in _checksums(tmp_path).items() if "images" in name]
     assert len(images) == len(set(images)) == 12
+
+
+def test_images_are_numbered_split_by_split_which_decides_how_they_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers: list[int] = []
+    monkeypatch.setattr(synthetic, "_render", lambda job: numbers.append(job.index))
+    render_synthetic(_domain(), folder=tmp_path, workers=1)
+    assert numbers == [0, 1, 2, 1_000_000, 2_000_000, 2_000_001]
 
 
 def test_more_training_images_leave_the_others_as_they_are(tmp_path: Path) -> None:

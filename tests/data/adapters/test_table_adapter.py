@@ -94,6 +94,13 @@ def test_refusals(tmp_path: Path, content: bytes, message: str) -> None:
         _list(tmp_path, content)
 
 
+@pytest.mark.parametrize("column", ["label", "patient"])
+def test_control_characters_are_named_with_their_column(column: str, tmp_path: Path) -> None:
+    values = {"label": "benign", "patient": "P7"} | {column: "a\x07b"}
+    with pytest.raises(PixelCAMError, match=f"'a.png': {column} holds control characters"):
+        _list(tmp_path, f"image,label,patient\na.png,{values['label']},{values['patient']}\n")
+
+
 def test_missing_table(tmp_path: Path) -> None:
     with pytest.raises(PixelCAMError, match=r"table\.csv: cannot be read"):
         list_table(table_domain(tmp_path))

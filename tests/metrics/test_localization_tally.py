@@ -1,0 +1,36 @@
+"""Maps of batches as they are counted while images stream by: by hand, with images that have no mask."""
+
+import pytest
+import torch
+
+from pipeline.data.maps import EvaluationBatch
+from pipeline.metrics.localization import LocalizationTally, count_maps, measure_maps
+from pipeline.metrics.pixel_histogram import count_batch, empty_histogram, join
+
+MAPS = torch.tensor([[[0.9, 0.1]], [[0.6, 0.2]], [[0.3, 0.4]]])
+MASKS = torch.tensor([[[True, False]], [[False, True]], [[False, False]]])
+
+
+def test_boxes_are_counted_of_every_image_with_foreground() -> None:
+    tally = LocalizationTally()
+    tally.add(measure_maps(count_maps(MAPS, target=MASKS)))
+    scores = tally.scores({})
+    # The first image's box is met above 0.1; the second's is at most half of what is found.
+    assert (scores.boxes.iou_30, scores.boxes.iou_50, scores.boxes.iou_70) == (1.0, 1.0, 0.5)
+    assert scores.images_without_roi == 1
+
+
+@pytest.mark.parametrize("with_ignore", [True, False])
+def test_images_without_a_mask_are_not_counted_nor_what_is_ignored(with_ignore: bool) -> None:
+    ignore = torch.tensor([[[False, False]], [[False, True]], [[False, True]]])
+    batch = EvaluationBatch(
+        image_ids=("a", "b", "c"),
+        images=torch.zeros(3, 3, 1, 2),
+        masks=MASKS,
+        has_mask=torch.tensor([True, False, True]),
+        class_idx=torch.zeros(3, dtype=torch.int64),
+        ignore=ignore if with_ignore else None,
+    )
+    found = join(count_batch(empty_histogram(device=torch.device("cpu")), maps=MAPS, batch=batch))
+    assert found.foreground.nonzero().flatten().tolist() == [900]
+    assert found.background.nonzero().flatten().tolist() == ([100, 300] if with_ignore else [100, 300, 400])
