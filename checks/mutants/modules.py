@@ -40,7 +40,12 @@ GROUPS: Final = (
     Group(
         "metrics",
         ("pipeline/metrics/*.py",),
-        ("tests/metrics/test_*.py", "tests/evaluation/test_map_scores.py", "tests/evaluation/test_score_tables.py"),
+        (
+            "tests/metrics/test_*.py",
+            "tests/evaluation/test_localizers.py",
+            "tests/evaluation/test_map_scores.py",
+            "tests/evaluation/test_score_tables.py",
+        ),
         0.3,
     ),
     Group("cams", ("pipeline/cams/*.py",), ("tests/cams/test_*.py",)),

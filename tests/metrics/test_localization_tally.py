@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from pipeline.data.maps import EvaluationBatch
 from pipeline.metrics.localization import LocalizationTally, count_maps, measure_maps
@@ -18,6 +19,22 @@ def test_boxes_are_counted_of_every_image_with_foreground() -> None:
     # The first image's box is met above 0.1; the second's is at most half of what is found.
     assert (scores.boxes.iou_30, scores.boxes.iou_50, scores.boxes.iou_70) == (1.0, 1.0, 0.5)
     assert scores.images_without_roi == 1
+
+
+class OnGpu(Tensor):
+    """A tensor that says it is a GPU's."""
+
+    is_cuda = True
+
+
+def test_the_precisions_that_a_gpu_finds_are_those_that_the_processor_does() -> None:
+    drawn = torch.rand(3, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    maps, target, ignore = drawn[0], drawn[1] > 0.6, drawn[2] > 0.7
+    on_gpu = count_maps(maps.as_subclass(OnGpu), target=target, ignore=ignore)
+    on_cpu = count_maps(maps, target=target, ignore=ignore)
+    assert on_gpu.aps is not None
+    assert on_cpu.aps is None
+    assert measure_maps(on_gpu).aps == pytest.approx(measure_maps(on_cpu).aps, rel=1e-6)
 
 
 @pytest.mark.parametrize("with_ignore", [True, False])

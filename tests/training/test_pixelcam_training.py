@@ -32,6 +32,7 @@ from pipeline.params.errors import PixelCAMError
 from pipeline.params.vocabulary import Approach, ImageHeadName, LossResolution, PixelClasses, PixelHeadName
 from pipeline.pseudo_labels.extraction import extract_pseudo_labels
 from pipeline.pseudo_labels.store import PseudoLabelStore
+from pipeline.training import pixelcam
 from pipeline.training.loop import StepLosses, fit
 from pipeline.training.pixelcam import PixelCAMObjective, check_store, train_pixelcam
 
@@ -246,6 +247,15 @@ def test_a_model_is_written_with_all_that_tells_how_it_came_about(finished: Run)
     assert description["params"]["foreground_pixels"] == 30
     history = pd.read_csv(finished.pixelcam / "history.csv")
     assert {"image_loss", "pixel_loss", "val_loss", "val_accuracy"} < set(history.columns)
+
+
+def test_no_process_goes_on_before_the_model_is_there(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there_when_waiting: list[bool] = []
+    monkeypatch.setattr(pixelcam, "wait_for_all", lambda: there_when_waiting.append((tmp_path / "model").is_dir()))
+    _train(finished, tmp_path / "model", {"train_pixelcam.steps": 1})
+    assert there_when_waiting == [True]
 
 
 def test_the_same_params_give_the_same_files(finished: Run, tmp_path: Path) -> None:
