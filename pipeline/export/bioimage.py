@@ -31,7 +31,7 @@ class Presentation:
     """What a package shows of itself beside the model.
 
     Attributes:
-        authors: names.
+        authors: names, at least one.
         card: the model card, Markdown.
         test_image: uint8 (H, W, 3), which goes into the package; what the model says of it goes there too.
         cover: uint8 (h, 2 h, 3), the picture that the Zoo lists it by.
@@ -52,12 +52,9 @@ def write_package(path: Path, exported: Exported, presentation: Presentation) ->
         presentation: all else.
 
     Raises:
-        PixelCAMError: the packages of the extra `export` are missing, there is no author, or the package fails its own
-            test.
+        PixelCAMError: the packages of the extra `export` are missing, or the package fails its own test.
     """
     spec = optional_module("bioimageio.spec")
-    if not presentation.authors:
-        raise PixelCAMError("a package names its authors; give --author NAME, or set git's user.name")
     with TemporaryDirectory() as name, quietly():
         folder = Path(name)
         _write_files(folder, exported, presentation)

@@ -18,6 +18,7 @@ from pipeline.export.model_card import read_card
 from pipeline.export.network import MAP
 from pipeline.export.node_packages import node_package
 from pipeline.export.onnx_file import Exported, export_onnx, session_of
+from pipeline.export.optional import optional_module
 from pipeline.export.quantization import CALIBRATION_IMAGES, quantize
 from pipeline.export.real_images import checking_images, fit_threshold, pick_images, with_other_sizes
 from pipeline.export.torch_file import write_torch_file
@@ -87,6 +88,7 @@ def export_model(request: Request, form: ExportFormat, output: Path) -> dict[str
     if request.int8 and form not in (ExportFormat.ONNX, ExportFormat.WEB):
         raise PixelCAMError(f"--int8 goes with the formats onnx and web, got {form}; leave it out")
     runtime = node_package(RUNTIME) if form is ExportFormat.WEB else None
+    authors, card = _signed(request) if form is ExportFormat.BIOIMAGEIO else ((), "")
     domain = _domain_of(request)
     images = _images(request, domain)
     threshold = _threshold(request, domain)
@@ -104,7 +106,7 @@ def export_model(request: Request, form: ExportFormat, output: Path) -> dict[str
                 write_web(folder, model=exported.model, metadata=exported.metadata, runtime=runtime)
         case ExportFormat.BIOIMAGEIO:
             with replacing_file(output) as path:
-                write_package(path, exported, _present(request, exported, images[0]))
+                write_package(path, exported, _present(exported, images[0], authors=authors, card=card))
         case _:
             with replacing_file(output) as path:
                 path.write_bytes(exported.model)
@@ -151,13 +153,22 @@ def _quantize(exported: Exported, domain: PreparedDomain | None) -> Exported:
     return quantize(exported, calibration=calibration, domain=domain)
 
 
-def _present(request: Request, exported: Exported, image: UInt8Image) -> Presentation:
+def _signed(request: Request) -> tuple[tuple[str, ...], str]:
+    """Return the authors and the card of a package, and see that it can be written, before a minute's conversion."""
+    optional_module("bioimageio.spec")
+    authors = tuple(request.authors) or _git_user()
+    if not authors:
+        raise PixelCAMError("a package names its authors; give --author NAME, or set git's user.name")
+    return authors, read_card(request.model, request.card)
+
+
+def _present(exported: Exported, image: UInt8Image, *, authors: tuple[str, ...], card: str) -> Presentation:
     heat = session_of(exported.model)(image)[MAP]
     coloured = (np.asarray(colormaps[HEAT_COLOURS](heat))[..., :3] * 255).round().astype(np.uint8)
     halves = [np.asarray(Image.fromarray(half).resize(COVER_SIZE)) for half in (image, coloured)]
     return Presentation(
-        authors=tuple(request.authors) or _git_user(),
-        card=read_card(request.model, request.card),
+        authors=authors,
+        card=card,
         test_image=image,
         cover=np.concatenate(halves, axis=1),
     )

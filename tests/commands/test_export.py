@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from pipeline.commands.cli import app
 from pipeline.data.manifest import Split, read_domain
+from pipeline.export import exporting
 from pipeline.export.exporting import Request, default_output, export_model
 from pipeline.export.onnx_file import session_of
 from pipeline.export.real_images import checking_images, fit_threshold, pick_images
@@ -62,7 +63,6 @@ def test_images_of_ones_own_serve_where_the_domain_is_not_here(finished: Run, tm
         (ExportFormat.WEB, "page.html", {}, "the format web writes a folder"),
         (ExportFormat.TORCH_EXPORT, "model.pt2", {"int8": True}, "--int8 goes with the formats onnx and web"),
         (ExportFormat.ONNX, "model.onnx", {"prepared": Path("nowhere")}, r"nowhere.home: does not exist.*--image"),
-        (ExportFormat.BIOIMAGEIO, "model.zip", {"card": Path("none.md"), "authors": ["A"]}, "none.md"),
     ],
 )
 def test_what_is_wrong_is_said_and_nothing_is_written(
@@ -70,6 +70,19 @@ def test_what_is_wrong_is_said_and_nothing_is_written(
 ) -> None:
     with pytest.raises(PixelCAMError, match=said):
         export_model(request(finished, **changes), form, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"), [({"card": Path("none.md"), "authors": ["A"]}, "none.md"), ({"authors": []}, "--author NAME")]
+)
+def test_what_a_package_lacks_is_said_before_anything_is_converted(
+    finished: Run, tmp_path: Path, changes: dict[str, object], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "export_onnx", lambda *_arguments, **_options: pytest.fail("it was converted"))
+    monkeypatch.setattr(exporting, "_git_user", tuple)
+    with pytest.raises(PixelCAMError, match=said):
+        export_model(request(finished, **changes), ExportFormat.BIOIMAGEIO, tmp_path / "model.zip")
     assert not list(tmp_path.iterdir())
 
 

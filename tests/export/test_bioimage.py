@@ -20,9 +20,11 @@ core = pytest.importorskip("bioimageio.core")
 CARD = "# A model\n\nWhat it is.\n"
 
 
-def presentation(authors: tuple[str, ...] = ("Ada Lovelace",)) -> Presentation:
+def presentation() -> Presentation:
     (image,) = images([(48, 80)])
-    return Presentation(authors=authors, card=CARD, test_image=image, cover=np.zeros((32, 64, 3), dtype=np.uint8))
+    return Presentation(
+        authors=("Ada Lovelace",), card=CARD, test_image=image, cover=np.zeros((32, 64, 3), dtype=np.uint8)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +64,3 @@ def test_a_package_whose_model_says_something_else_fails_its_test(package: Path,
             new.writestr(name, content[:-4] + b"\x00\x00\x80\x3f" if name == "map.npy" else content)
     with pytest.raises(PixelCAMError, match="fails its own test"):
         run_package_test(broken)
-
-
-def test_a_package_has_an_author(exported: Exported, tmp_path: Path) -> None:
-    with pytest.raises(PixelCAMError, match="--author"):
-        write_package(tmp_path / "nobody.zip", exported, presentation(authors=()))
-    assert not list(tmp_path.iterdir())
