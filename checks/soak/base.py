@@ -118,10 +118,35 @@ def commit(root: Path, message: str) -> None:
     run_git(root, "commit", "--quiet", "--message", message)
 
 
-def is_on_branch(root: Path) -> bool:
-    """Tell whether a repository's HEAD is on a branch."""
+def mend(root: Path) -> list[str]:
+    """Do what `pixelcam doctor` advises of what DVC leaves that was killed or had no room, and say what that was."""
+    mended = []
+    index_lock = root / ".git/index.lock"
+    if index_lock.exists():
+        mended.append("git's index locked")
+        index_lock.unlink()
+    if not _is_on_branch(root):
+        mended.append("git on no branch")
+        run_git(root, "switch", "--quiet", "-")
+        run_git(root, "reset", "--quiet")
+    record = root / "dvc.lock"
+    if record.exists() and not _is_whole(record):
+        mended.append("dvc.lock half-written")
+        run_git(root, "checkout", "--quiet", "dvc.lock")
+    return mended
+
+
+def _is_on_branch(root: Path) -> bool:
     command = ["git", "symbolic-ref", "--quiet", "HEAD"]
     return subprocess.run(command, cwd=root, check=False, stdout=subprocess.DEVNULL).returncode == 0
+
+
+def _is_whole(record: Path) -> bool:
+    try:
+        content = yaml.load(record.read_bytes(), Loader=yaml.CSafeLoader)
+    except (yaml.YAMLError, ValueError):
+        return False
+    return isinstance(content, dict) and "schema" in content and isinstance(content.get("stages"), dict)
 
 
 def run_git(root: Path, *arguments: str) -> str:

@@ -13,9 +13,10 @@ NOT_OURS: Final = {".git", ".dvc"}  # DVC's own temporary copies of the project 
 STATES: Final = ".checkpoints"
 TRACES: Final = ("Traceback (most recent call last)", "Exception ignored in", "ERROR: unexpected error", "Segmentation")
 OURS: Final = re.compile(r"^error: ((?:.+)(?:\n {2,}.+)*)", re.MULTILINE)
-# What DVC says where it finds another at work, or has no room.
+# What DVC says where it finds another at work, reads a file that the other is writing, or has no room.
 LOCKED: Final = ("is busy, it is being blocked by", "Unable to acquire lock", "Failed to acquire lock", "rwlock")
-NO_ROOM: Final = ("No space left on device", "File too large", "not enough", "Disk quota")
+TORN: Final = ("'NoneType' object is not subscriptable", "'./dvc.lock' validation failed", "is invalid")
+NO_ROOM: Final = ("No space left on device", "the index is locked", "File too large", "not enough", "Disk quota")
 
 
 def partial_files(root: Path) -> list[str]:

@@ -24,7 +24,8 @@ def summarize(lines: Sequence[Mapping[str, Any]], *, seconds: float) -> str:
             f"{seconds / 60:.0f} min, {sum(run['cpu'] for run in runs) / 60:.0f} min of a processor",
             f"params that doctor calls: {_counted(run['doctor'] for run in runs)}",
             f"compared with an undisturbed run elsewhere: {sum(run['compared'] for run in runs)}",
-            f"branches that a killed dvc exp run had left: {sum(run['mended'] for run in runs)}",
+            "left by DVC, and mended as pixelcam doctor advises: "
+            + _counted(one for run in runs for one in run["mended"]),
             f"workers that came to their end: {len(ends)}",
             f"faults: {len(faults)}",
             *faults,

@@ -20,6 +20,7 @@ from checks.soak.draws import Disturbance, Draw, How, Values, draw_run
 from checks.soak.inspecting import (
     LOCKED,
     NO_ROOM,
+    TORN,
     is_said_by_dvc,
     names_its_cause,
     orphans,
@@ -40,6 +41,11 @@ FAILED_IN_QUEUE: Final = "Failed to reproduce experiment"  # whose exit status i
 DISK: Final = "disk"  # in a worker's folder: where a file system of its own is mounted
 CLONE: Final = "disk/project"
 REFERENCE: Final = "reference"  # the clone where nothing is disturbed
+DVCS_OWN: Final = {  # ends, by what DVC says there, and where it may
+    "DVC's lock": (LOCKED, {Disturbance.TWO_AT_ONCE}),
+    "DVC's dvc.lock, half-written by the other": (TORN, {Disturbance.TWO_AT_ONCE}),
+    "DVC without room": (NO_ROOM, {Disturbance.FULL_DISK, Disturbance.SMALL_FILES}),
+}
 PARTNER: Final = 1_000_000  # added to a run's number for the one beside it
 
 
@@ -57,7 +63,7 @@ class Outcome:
     stages: int = 0
     seconds: float = 0.0
     cpu: float = 0.0
-    mended: int = 0
+    mended: list[str] = field(default_factory=list)
     compared: bool = False
     overrides: tuple[str, ...] = ()
 
@@ -73,7 +79,7 @@ class Worker:
         self.logs = folder / "logs"
         self.first: dict[str, Any] = {}
         self.left: set[str] = set()
-        self.mended = 0
+        self.mended: list[str] = []
 
     def set_up(self) -> None:
         """Run the first params, and copy the clone for runs that nothing disturbs."""
@@ -109,7 +115,7 @@ class Worker:
         else:
             self._again(draw, outcome)
         self._restore(self.root)
-        outcome.mended, self.mended = self.mended, 0
+        outcome.mended, self.mended = self.mended, []
         outcome.seconds = time.monotonic() - began
         return outcome
 
@@ -130,11 +136,8 @@ class Worker:
         return {0: "valid", 1: "unfit"}.get(run.status or 0, f"ended with {run.status}")
 
     def _restore(self, root: Path) -> None:
-        """Write the first params, on the branch, where a killed experiment has left it: as the doctor says."""
-        if not base.is_on_branch(root):
-            self.mended += 1
-            base.run_git(root, "switch", "--quiet", "-")
-            base.run_git(root, "reset", "--quiet")
+        """Write the first params, having mended what DVC has left."""
+        self.mended += base.mend(root)
         base.write_params(root / "params.yaml", self.base)
 
     def _arguments(self, draw: Draw, root: Path) -> list[list[str]]:
@@ -231,10 +234,9 @@ class Worker:
             return "sentence" if outcome.doctor == "valid" else "refused"
         if draw.disturbance is Disturbance.KILL:
             return "killed"
-        if is_said_by_dvc(said, LOCKED) and draw.disturbance is Disturbance.TWO_AT_ONCE:
-            return "DVC's lock"
-        if is_said_by_dvc(said, NO_ROOM) and draw.disturbance in (Disturbance.FULL_DISK, Disturbance.SMALL_FILES):
-            return "DVC without room"
+        for end, (sayings, disturbances) in DVCS_OWN.items():
+            if draw.disturbance in disturbances and is_said_by_dvc(said, sayings):
+                return end
         lines = [line for line in said.splitlines() if line.strip()]
         outcome.faults.append(f"{run.output.name}: no sentence of ours, exit status {run.status}: {lines[-1:]}")
         return "no sentence"

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from pipeline.params.config import Params, load_params
 from pipeline.params.errors import PixelCAMError
@@ -18,6 +20,7 @@ from pipeline.params.types import GENERATED
 from pipeline.runtime.devices import describe_device, make_fabric
 
 OLDEST_PYTHON = (3, 11)
+RECORD = "dvc.lock"  # what ran with what, and what it gave
 RWLOCK = ".dvc/tmp/rwlock"  # who reads and writes which output, by process; DVC's own
 EXPERIMENT = "refs/exps/exec/EXEC_HEAD"  # what `dvc exp run` starts from, while it runs; it leaves the branch meanwhile
 FREE_BYTES = 2 * 1024**3
@@ -39,7 +42,9 @@ def examine(params: Path) -> Iterator[Finding]:
     yield Finding("torch", torch.__version__)
     yield _device()
     yield _dvc()
-    yield _dvc_lock(Path.cwd())
+    root = next((folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / ".dvc").is_dir()), None)
+    yield _dvc_lock(root)
+    yield _dvc_record(root)
     yield _git()
     yield _disk()
     try:
@@ -74,9 +79,8 @@ def _dvc() -> Finding:
     return Finding("DVC", version)
 
 
-def _dvc_lock(start: Path) -> Finding:
-    """Say who holds the DVC project around a folder: nobody, a run under way, or a lock that DVC will not free."""
-    root = next((folder for folder in (start, *start.parents) if (folder / ".dvc").is_dir()), None)
+def _dvc_lock(root: Path | None) -> Finding:
+    """Say who holds a DVC project: nobody, a run under way, or a lock that DVC will not free."""
     if root is None or not (root / RWLOCK).exists():
         return Finding("DVC lock", "free")
     lock = root / RWLOCK
@@ -94,6 +98,21 @@ def _dvc_lock(start: Path) -> Finding:
     if alive:
         return Finding("DVC lock", f"held by process {alive[0]}, a dvc that runs")
     return Finding("DVC lock", "free" if not holders else "left by a dvc that was killed; the next one frees it")
+
+
+def _dvc_record(root: Path | None) -> Finding:
+    """Say whether a project's dvc.lock is whole: DVC writes it in place, and runs no stage where it is not."""
+    record = root / RECORD if root else Path(RECORD)
+    try:
+        content = YAML(typ="safe").load(record.read_bytes())
+    except FileNotFoundError:
+        return Finding(RECORD, "not there yet")
+    except (OSError, YAMLError, ValueError):
+        content = None
+    if not (isinstance(content, dict) and "schema" in content and isinstance(content.get("stages"), dict)):
+        state = "damaged: a dvc was killed, or out of room, while it wrote it"
+        return Finding(RECORD, state, f"git checkout {record}; DVC's cache knows what has run since")
+    return Finding(RECORD, f"whole, {len(content['stages'])} stages")
 
 
 def _command(process: int) -> str | None:
@@ -117,6 +136,11 @@ def _git() -> Finding:
         return Finding("git", "no repository with a commit here", "git init && git add . && git commit, or clone")
     if _git_says("config", "user.email") is None:
         return Finding("git", "no user", "git config user.name NAME && git config user.email EMAIL, for dvc exp run")
+    index_lock = Path(_git_says("rev-parse", "--git-path", "index.lock") or "")
+    if index_lock.is_file():
+        state = "its index is locked: git or dvc runs, or one was killed or out of room"
+        remedy = f"rm {index_lock}, once neither runs here any more; what dvc had set aside is in git stash list"
+        return Finding("git", state, remedy)
     if (
         _git_says("rev-parse", "--verify", "--quiet", EXPERIMENT)
         and _git_says("symbolic-ref", "--quiet", "HEAD") is None

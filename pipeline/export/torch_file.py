@@ -38,22 +38,22 @@ def write_torch_file(
     """
     network = build_network(folder, params)
     program = trace(network)
-    with quietly():
-        torch.export.save(program, path)
+    with quietly(), path.open("wb") as file:  # a file, since torch warns of names that do not end with .pt2
+        torch.export.save(program, file)
     _remove_examples(path)
     predictor = load_model(folder, params=params)
     check = check_answers(folder, predictor, images=images, ask=program_of(path, network.output_names))
     metadata = describe_export(folder, predictor, threshold=threshold, check=check)
-    with quietly():
-        torch.export.save(program, path, extra_files={METADATA_FILE: json.dumps(metadata, sort_keys=True)})
+    with quietly(), path.open("wb") as file:
+        torch.export.save(program, file, extra_files={METADATA_FILE: json.dumps(metadata, sort_keys=True)})
     _remove_examples(path)
     return metadata
 
 
 def program_of(path: Path, output_names: Sequence[str]) -> Answer:
     """Return what asks a `.pt2` file for its outputs about one image."""
-    with quietly():
-        module = torch.export.load(path).module()
+    with quietly(), path.open("rb") as file:
+        module = torch.export.load(file).module()
 
     def ask(image: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         with torch.no_grad():

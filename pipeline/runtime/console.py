@@ -4,6 +4,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Final, NoReturn, ParamSpec, TypeVar
@@ -24,6 +25,7 @@ from pipeline.runtime.processes import (
     start_processes,
     wanted_processes,
 )
+from pipeline.runtime.recorded_params import recorded_as_read
 
 Item = TypeVar("Item")
 P = ParamSpec("P")
@@ -107,10 +109,23 @@ def run(function: Callable[..., None], *, parallel: bool = False) -> None:
     end_with_parent()
     if is_orphan():
         raise SystemExit(1)
-    program = _in_processes(function) if parallel else _alone(function)
+    guarded = _guarding_params(function)
+    program = _in_processes(guarded) if parallel else _alone(guarded)
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(help=function.__doc__)(reporting_errors(program))
     app()
+
+
+def _guarding_params(function: Callable[P, None]) -> Callable[P, None]:
+    """Let a stage fail that is given a file of params, where DVC would record others than it has read."""
+
+    @wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        params = kwargs.get("params")
+        with recorded_as_read(params) if isinstance(params, Path) else nullcontext():
+            function(*args, **kwargs)
+
+    return guarded
 
 
 def _in_processes(function: Callable[P, None]) -> Callable[P, None]:

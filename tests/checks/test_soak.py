@@ -12,7 +12,7 @@ from dvc.utils.hydra import apply_overrides
 from pydantic import ValidationError
 from tiny import ROOT
 
-from checks.soak.base import read_shipped, tiny_params
+from checks.soak.base import commit, mend, read_shipped, run_git, tiny_params
 from checks.soak.draws import Disturbance, Draw, How, draw_run
 from checks.soak.inspecting import names_its_cause, orphans, partial_files, sentences, traces
 from checks.soak.summary import summarize
@@ -114,7 +114,25 @@ def test_a_planted_traceback_is_found_and_sentences_are_read() -> None:
 
 def test_the_summary_counts_and_lists_every_fault() -> None:
     run = {"number": 4, "how": "dvc repro", "disturbance": "none", "doctor": "valid", "end": "through"}
-    run |= {"stages": 2, "cpu": 30.0, "compared": False, "mended": 0, "faults": ["an orphan: 7"]}
+    run |= {"stages": 2, "cpu": 30.0, "compared": False, "mended": ["git on no branch"], "faults": ["an orphan: 7"]}
     table = summarize([run, run | {"faults": []}, {"end_faults": ["a partial file: x"]}], seconds=60)
     assert "| none | 2 | 2 through |" in table
+    assert "as pixelcam doctor advises: 2 git on no branch" in table
     assert "faults: 2\n- 4: an orphan: 7\n- at the end: a partial file: x" in table
+
+
+def test_what_dvc_leaves_that_is_killed_is_mended(tmp_path: Path) -> None:
+    run_git(tmp_path, "init", "--quiet")
+    run_git(tmp_path, "config", "user.name", "soak")
+    run_git(tmp_path, "config", "user.email", "soak@localhost")
+    record, whole = tmp_path / "dvc.lock", "schema: '2.0'\nstages: {}\n"
+    record.write_text(whole, encoding="utf-8")
+    commit(tmp_path, "first")
+    run_git(tmp_path, "checkout", "--quiet", "--detach")
+    for content in ("", whole[:-4]):
+        (tmp_path / ".git/index.lock").touch()
+        record.write_text(content, encoding="utf-8")
+        assert mend(tmp_path)[-1] == "dvc.lock half-written"
+        assert mend(tmp_path) == []
+        assert record.read_text(encoding="utf-8") == whole
+    assert run_git(tmp_path, "symbolic-ref", "--short", "HEAD").strip() in ("main", "master")

@@ -15,7 +15,19 @@ from tiny import Run, start_run, write_params
 from pipeline.commands import doctor
 from pipeline.commands.doctor import Finding, examine
 
-SUBJECTS = ["Python", "torch", "device", "DVC", "DVC lock", "git", "disk", "params", "domain home", "domain away"]
+SUBJECTS = [
+    "Python",
+    "torch",
+    "device",
+    "DVC",
+    "DVC lock",
+    "dvc.lock",
+    "git",
+    "disk",
+    "params",
+    "domain home",
+    "domain away",
+]
 
 
 def _findings(params: Path) -> dict[str, Finding]:
@@ -109,6 +121,12 @@ def test_what_a_killed_experiment_leaves_in_git_is_told_and_its_remedy_mends_it(
     assert git("diff", "--cached", "--name-only") == ""
     assert Path("params.yaml").read_text(encoding="utf-8") == "seed: 1\n"
     assert _findings(Path("params.yaml"))["git"].remedy == ""
+    lock = tmp_path / ".git/index.lock"
+    lock.touch()  # as where the disk was full
+    finding = _findings(Path("params.yaml"))["git"]
+    assert "its index is locked" in finding.state
+    subprocess.run(finding.remedy.partition(",")[0], shell=True, check=True)
+    assert not lock.exists()
 
 
 @pytest.mark.parametrize(
@@ -137,6 +155,30 @@ def test_a_lock_that_dvc_left_is_told_with_how_it_is_cleared(
     monkeypatch.chdir(tmp_path / "below")
     finding = _findings(Path("none.yaml"))["DVC lock"]
     assert state in finding.state
+    assert finding.remedy.startswith(remedy)
+    assert bool(finding.remedy) == bool(remedy)
+
+
+@pytest.mark.parametrize(
+    ("content", "state", "remedy"),
+    [
+        (None, "not there yet", ""),
+        ("schema: '2.0'\nstages: {prepare: {cmd: a}}\n", "whole, 1 stages", ""),
+        ("", "damaged", "git checkout "),
+        ("schema: '2.0'\nsta", "damaged", "git checkout "),
+        ("schema: '2.0'\nstages:", "damaged", "git checkout "),
+        ("schema: '2.0'\nstages:\n  prepare: {cm", "damaged", "git checkout "),
+    ],
+)
+def test_a_record_that_dvc_left_half_written_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, state: str, remedy: str
+) -> None:
+    (tmp_path / ".dvc").mkdir()
+    if content is not None:
+        (tmp_path / "dvc.lock").write_text(content, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    finding = _findings(Path("none.yaml"))["dvc.lock"]
+    assert finding.state.startswith(state)
     assert finding.remedy.startswith(remedy)
     assert bool(finding.remedy) == bool(remedy)
 
