@@ -1,6 +1,7 @@
 """Where a soak runs: a clone of the project as it stands, tiny params, and raw data."""
 
 import csv
+import json
 import os
 import shutil
 import subprocess
@@ -128,7 +129,13 @@ def mend(root: Path) -> list[str]:
     if not _is_on_branch(root):
         mended.append("git on no branch")
         run_git(root, "switch", "--quiet", "-")
+    if run_git(root, "diff", "--cached", "--name-only"):
+        mended.append("changes staged")
         run_git(root, "reset", "--quiet")
+    rwlock = root / ".dvc/tmp/rwlock"
+    if rwlock.exists() and not _is_json(rwlock):
+        mended.append("DVC's lock half-written")
+        rwlock.unlink()
     record = root / "dvc.lock"
     if record.exists() and not _is_whole(record):
         mended.append("dvc.lock half-written")
@@ -139,6 +146,14 @@ def mend(root: Path) -> list[str]:
 def _is_on_branch(root: Path) -> bool:
     command = ["git", "symbolic-ref", "--quiet", "HEAD"]
     return subprocess.run(command, cwd=root, check=False, stdout=subprocess.DEVNULL).returncode == 0
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return True
 
 
 def _is_whole(record: Path) -> bool:

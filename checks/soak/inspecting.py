@@ -15,8 +15,20 @@ TRACES: Final = ("Traceback (most recent call last)", "Exception ignored in", "E
 OURS: Final = re.compile(r"^error: ((?:.+)(?:\n {2,}.+)*)", re.MULTILINE)
 # What DVC says where it finds another at work, reads a file that the other is writing, or has no room.
 LOCKED: Final = ("is busy, it is being blocked by", "Unable to acquire lock", "Failed to acquire lock", "rwlock")
-TORN: Final = ("'NoneType' object is not subscriptable", "'./dvc.lock' validation failed", "is invalid")
-NO_ROOM: Final = ("No space left on device", "the index is locked", "File too large", "not enough", "Disk quota")
+TORN: Final = (
+    "'NoneType' object is not subscriptable",
+    "'./dvc.lock' validation failed",
+    "is invalid",
+    "Invalid `--set-param` value",  # of params that the other has exchanged
+)
+NO_ROOM: Final = (
+    "No space left on device",
+    "the index is locked",
+    "ERROR: unexpected error",
+    "File too large",
+    "not enough",
+    "Disk quota",
+)
 
 
 def partial_files(root: Path) -> list[str]:

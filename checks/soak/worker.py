@@ -38,6 +38,9 @@ LONGEST: Final = 1800.0  # seconds after which a run is said to hang
 GRACE: Final = 30.0  # seconds that what a killed dvc leaves behind has to end
 LEAST: Final = 50_000  # bytes: what is printed has to fit into a file too
 FAILED_IN_QUEUE: Final = "Failed to reproduce experiment"  # whose exit status is 0
+GIT_FILE: Final = re.compile(
+    r"^Exception ignored in: <function _GitFile(?:.+\n)+?OSError.+$", re.MULTILINE
+)  # DVC's git
 DISK: Final = "disk"  # in a worker's folder: where a file system of its own is mounted
 CLONE: Final = "disk/project"
 REFERENCE: Final = "reference"  # the clone where nothing is disturbed
@@ -209,10 +212,10 @@ class Worker:
 
     def _not_excused(self, draw: Draw, said: str) -> list[str]:
         """Return the traces in what was printed, but for DVC's own where it has no room, or is interrupted."""
-        found = traces(said)
-        if draw.disturbance in (Disturbance.FULL_DISK, Disturbance.SMALL_FILES):
-            return [trace for trace in found if not trace.startswith("ERROR: unexpected error")]
-        return found
+        if draw.disturbance not in (Disturbance.FULL_DISK, Disturbance.SMALL_FILES):
+            return traces(said)
+        found = traces(GIT_FILE.sub("", said))
+        return [trace for trace in found if not trace.startswith("ERROR: unexpected error")]
 
     def _end_of(self, run: Started, said: str, draw: Draw, outcome: Outcome) -> str:
         if run.status == 0:

@@ -136,18 +136,24 @@ def _git() -> Finding:
         return Finding("git", "no repository with a commit here", "git init && git add . && git commit, or clone")
     if _git_says("config", "user.email") is None:
         return Finding("git", "no user", "git config user.name NAME && git config user.email EMAIL, for dvc exp run")
+    left = _left_by_experiment()
+    return left or Finding("git", "repository with a user")
+
+
+def _left_by_experiment() -> Finding | None:
+    """Say what an experiment that was killed, or had no room, has left in git; None if nothing."""
+    once = "once no dvc or git runs here any more"
     index_lock = Path(_git_says("rev-parse", "--git-path", "index.lock") or "")
     if index_lock.is_file():
         state = "its index is locked: git or dvc runs, or one was killed or out of room"
-        remedy = f"rm {index_lock}, once neither runs here any more; what dvc had set aside is in git stash list"
-        return Finding("git", state, remedy)
-    if (
-        _git_says("rev-parse", "--verify", "--quiet", EXPERIMENT)
-        and _git_says("symbolic-ref", "--quiet", "HEAD") is None
-    ):
-        state = "on no branch: an experiment runs, or was killed"
-        return Finding("git", state, "git switch - && git reset, once no dvc runs here any more")
-    return Finding("git", "repository with a user")
+        return Finding("git", state, f"rm {index_lock}, {once}; what dvc had set aside is in git stash list")
+    if _git_says("rev-parse", "--verify", "--quiet", EXPERIMENT) is None:
+        return None
+    if _git_says("symbolic-ref", "--quiet", "HEAD") is None:
+        return Finding("git", "on no branch: an experiment runs, or was killed", f"git switch - && git reset, {once}")
+    if _git_says("diff", "--cached", "--name-only"):
+        return Finding("git", "an experiment that runs, or was killed, staged changes", f"git reset, {once}")
+    return None
 
 
 def _git_says(*arguments: str) -> str | None:

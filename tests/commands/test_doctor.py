@@ -121,6 +121,11 @@ def test_what_a_killed_experiment_leaves_in_git_is_told_and_its_remedy_mends_it(
     assert git("diff", "--cached", "--name-only") == ""
     assert Path("params.yaml").read_text(encoding="utf-8") == "seed: 1\n"
     assert _findings(Path("params.yaml"))["git"].remedy == ""
+    git("add", "params.yaml")
+    finding = _findings(Path("params.yaml"))["git"]
+    assert finding.state == "an experiment that runs, or was killed, staged changes"
+    subprocess.run(finding.remedy.partition(",")[0], shell=True, check=True, capture_output=True)
+    assert _findings(Path("params.yaml"))["git"].remedy == ""
     lock = tmp_path / ".git/index.lock"
     lock.touch()  # as where the disk was full
     finding = _findings(Path("params.yaml"))["git"]
