@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchcam.methods import CAM, GradCAM, LayerCAM
 
+from pipeline.cams import timm_models
 from pipeline.cams.timm_models import timm_cam
 from pipeline.encoders.encoder import published_input
 from pipeline.params.errors import PixelCAMError
@@ -120,6 +121,18 @@ def test_what_does_not_fit_is_refused(model: str, options: dict[str, object], me
     names = {"test_mlp_mixer": "mixer_s32_224"}
     with pytest.raises(PixelCAMError, match=message):
         timm_cam(make_model(names.get(model, model)), make_images()[:1], **options)  # type: ignore[arg-type]
+
+
+def test_a_model_that_was_published_for_oblong_images_reads_squares_of_their_longer_side() -> None:
+    model = make_model("test_resnet")
+    published: Any = model.pretrained_cfg
+    published["input_size"] = (3, 64, 96)
+    assert timm_models._whole_model(model, None).spec.input_size == 96
+
+
+def test_every_class_that_is_asked_for_has_to_be_one_of_the_models() -> None:
+    with pytest.raises(PixelCAMError, match=r"from 0 to 4 for each of 2 images, got \[0, 5\]"):
+        timm_cam(make_model("test_resnet"), make_images()[:2], method="cam", class_idx=[0, 5])
 
 
 def test_what_is_no_classifier_or_no_image_is_refused() -> None:

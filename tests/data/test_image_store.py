@@ -242,8 +242,8 @@ def _change_attributes(path: Path) -> None:
     file.write_text(json.dumps(described), encoding="utf-8")
 
 
-def _shrink(path: Path) -> None:
-    zarr.open_array(path / "images").resize((COUNT - 1, SIZE, SIZE, 3))
+def _resize(path: Path, count: int) -> None:
+    zarr.open_array(path / "images").resize((count, SIZE, SIZE, 3))
 
 
 def _flip_a_bit(path: Path) -> None:
@@ -255,7 +255,8 @@ def _flip_a_bit(path: Path) -> None:
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "another size": _change_attributes,
-    "fewer images": _shrink,
+    "fewer images": lambda path: _resize(path, COUNT - 1),
+    "room for more images": lambda path: _resize(path, COUNT + 1),
     "a bit flipped": _flip_a_bit,
     "a shard truncated": lambda path: os.truncate(path / "images/c/1/0/0/0", 100),
     "a shard missing": lambda path: (path / "images/c/1/0/0/0").unlink(),

@@ -315,6 +315,12 @@ def test_image_ids_that_are_no_names_are_refused(image_ids: object, path: Path) 
         PseudoLabelStore(path)
 
 
+def test_an_image_that_is_there_twice_is_refused(path: Path) -> None:
+    change_metadata(path, "", lambda values: values["attributes"].update(image_ids=[*ids(COUNT - 1), ids(COUNT)[0]]))
+    with pytest.raises(PixelCAMError, match="image_ids must differ from each other"):
+        PseudoLabelStore(path)
+
+
 def test_folder_that_is_no_store_is_refused(tmp_path: Path) -> None:
     for text in (None, "{", "[]"):
         if text:
