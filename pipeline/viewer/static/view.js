@@ -11,7 +11,14 @@
   }
 
   // Write or take back the row of an image; the answer is what is now written, or null where that failed.
-  async function setAside(image, { verdict, label = "", note = "" }) {
+  // One after the other: what was asked for last is what stays.
+  let written = Promise.resolve(null);
+  function setAside(image, row) {
+    written = written.then(() => write(image, row));
+    return written;
+  }
+
+  async function write(image, { verdict, label = "", note = "" }) {
     const body = JSON.stringify({ domain: image.dataset.domain, image: image.dataset.image, verdict, label, note });
     try {
       const response = await fetch("/api/review", { method: "POST", headers: { "Content-Type": "application/json" }, body });
