@@ -114,6 +114,20 @@ def test_images_are_walked_through_and_set_aside_by_keys_alone(page: Page, site:
     arrive(page, "home, training")
 
 
+def test_what_is_asked_for_last_is_what_stays_however_long_the_first_takes(page: Page, site: Site) -> None:
+    page.goto("/image?in=labels&image=images/train_0.png")
+    page.evaluate(
+        "() => { const fetched = fetch; let wait = 500; window.sent = 0; window.fetch = async (...all) => {"
+        " const now = wait; wait = 0; await new Promise((done) => setTimeout(done, now));"
+        " const answer = await fetched(...all); window.sent += 1; return answer; } }"
+    )
+    page.keyboard.press("x")
+    page.keyboard.press("c")
+    page.wait_for_function("() => window.sent >= 2")
+    expect(page.locator("#now")).to_have_text("corrected to malignant")
+    assert reviewed(site) == ["home,images/train_0.png,corrected,malignant,"]
+
+
 def test_a_click_in_the_grid_sets_aside_and_the_table_takes_back(page: Page, site: Site) -> None:
     page.goto("/images/test-home?order=name")
     page.get_by_role("button", name="Set images/test_1.png aside").click()
