@@ -13,6 +13,7 @@ from typing import Any, Final
 import yaml
 from pydantic import TypeAdapter
 
+from pipeline.commands.doctor import recorded_stages
 from pipeline.data.preparation import prepare_domain
 from pipeline.params.types import AnyDomain
 
@@ -137,7 +138,7 @@ def mend(root: Path) -> list[str]:
         mended.append("DVC's lock half-written")
         rwlock.unlink()
     record = root / "dvc.lock"
-    if record.exists() and not _is_whole(record):
+    if record.exists() and recorded_stages(record) is None:
         mended.append("dvc.lock half-written")
         run_git(root, "checkout", "--quiet", "dvc.lock")
     return mended
@@ -154,14 +155,6 @@ def _is_json(path: Path) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_whole(record: Path) -> bool:
-    try:
-        content = yaml.load(record.read_bytes(), Loader=yaml.CSafeLoader)
-    except (yaml.YAMLError, ValueError):
-        return False
-    return isinstance(content, dict) and "schema" in content and isinstance(content.get("stages"), dict)
 
 
 def run_git(root: Path, *arguments: str) -> str:

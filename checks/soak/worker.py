@@ -38,9 +38,8 @@ LONGEST: Final = 1800.0  # seconds after which a run is said to hang
 GRACE: Final = 30.0  # seconds that what a killed dvc leaves behind has to end
 LEAST: Final = 50_000  # bytes: what is printed has to fit into a file too
 FAILED_IN_QUEUE: Final = "Failed to reproduce experiment"  # whose exit status is 0
-GIT_FILE: Final = re.compile(
-    r"^Exception ignored in: <function _GitFile(?:.+\n)+?OSError.+$", re.MULTILINE
-)  # DVC's git
+# What the library that writes git's files for DVC prints on a full disk.
+GIT_FILE: Final = re.compile(r"^Exception ignored in: <function _GitFile(?:.+\n)+?OSError.+$", re.MULTILINE)
 DISK: Final = "disk"  # in a worker's folder: where a file system of its own is mounted
 CLONE: Final = "disk/project"
 REFERENCE: Final = "reference"  # the clone where nothing is disturbed

@@ -103,16 +103,23 @@ def _dvc_lock(root: Path | None) -> Finding:
 def _dvc_record(root: Path | None) -> Finding:
     """Say whether a project's dvc.lock is whole: DVC writes it in place, and runs no stage where it is not."""
     record = root / RECORD if root else Path(RECORD)
-    try:
-        content = YAML(typ="safe").load(record.read_bytes())
-    except FileNotFoundError:
+    if not record.exists():
         return Finding(RECORD, "not there yet")
-    except (OSError, YAMLError, ValueError):
-        content = None
-    if not (isinstance(content, dict) and "schema" in content and isinstance(content.get("stages"), dict)):
+    stages = recorded_stages(record)
+    if stages is None:
         state = "damaged: a dvc was killed, or out of room, while it wrote it"
         return Finding(RECORD, state, f"git checkout {record}; DVC's cache knows what has run since")
-    return Finding(RECORD, f"whole, {len(content['stages'])} stages")
+    return Finding(RECORD, f"whole, {len(stages)} stages")
+
+
+def recorded_stages(record: Path) -> dict[str, object] | None:
+    """Return the stages in a dvc.lock; None if it is damaged."""
+    try:
+        content = YAML(typ="safe").load(record.read_bytes())
+    except (OSError, YAMLError, ValueError):
+        return None
+    stages = content.get("stages") if isinstance(content, dict) and "schema" in content else None
+    return stages if isinstance(stages, dict) else None
 
 
 def _command(process: int) -> str | None:
@@ -136,8 +143,7 @@ def _git() -> Finding:
         return Finding("git", "no repository with a commit here", "git init && git add . && git commit, or clone")
     if _git_says("config", "user.email") is None:
         return Finding("git", "no user", "git config user.name NAME && git config user.email EMAIL, for dvc exp run")
-    left = _left_by_experiment()
-    return left or Finding("git", "repository with a user")
+    return _left_by_experiment() or Finding("git", "repository with a user")
 
 
 def _left_by_experiment() -> Finding | None:
