@@ -14,7 +14,7 @@ from benchmarks.__main__ import ROWS, main
 from benchmarks.outcome import Outcome, Reach, Skipped, cost, speed
 from benchmarks.pooled_pixels import random_maps, reference_pxap
 from benchmarks.settings import Settings
-from benchmarks.table import COLUMNS, line_of, title
+from benchmarks.table import line_of, title
 from benchmarks.timing import Times, side_by_side
 from pipeline.runtime.devices import make_fabric
 
@@ -71,7 +71,7 @@ def test_every_row_measures_what_it_says(row: str, tmp_path: Path) -> None:
         assert isinstance(each, Outcome)
         assert each.row == row
         assert math.isfinite(each.figure)
-        assert json.loads(json.dumps(each.as_json()))["reached"] is each.reached
+        json.dumps(each.as_json(), allow_nan=False)
     if row == "pooled_pixels":
         assert isinstance(found[1], Outcome)
         assert found[1].figure <= 1e-9
@@ -110,7 +110,7 @@ def test_a_target_is_a_ceiling_or_a_floor() -> None:
 
 
 def test_the_table_has_a_line_for_each_outcome() -> None:
-    assert title().split() == list(COLUMNS)
+    assert title().split() == ["row", "case", "work", "against", "figure", "target", "reached"]
     line = line_of(outcome_of(figure=1.2345, unit="times as long", target=1.05))
     assert line.split() == ["r", "c", "w", "a", "1.23", "times", "as", "long", "at", "most", "1.05", "NO"]
     known = line_of(outcome_of(figure=1.2345, unit="times as long", target=None))
@@ -124,7 +124,6 @@ def test_results_name_the_machine(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert [each["row"] for each in results["results"]] == ["pooled_pixels"] * 4
     machine = results["machine"]
     assert machine["quick"] is True
-    assert machine["cores"] >= 1
     assert machine["memory_bytes"] > 2**28
     assert machine["versions"]["torch"] == torch.__version__
     assert len(capsys.readouterr().out.splitlines()) == 5

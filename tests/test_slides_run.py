@@ -144,12 +144,10 @@ def test_a_slide_of_the_domain_needs_no_mpp_by_hand(run: Run, tmp_path: Path) ->
         output=tmp_path,
         mpp=None,
         slide_mpp=None,
-        threshold=0.5,
+        threshold=0.0,
         scheduler=None,
         workers=1,
     )
     assert about["window"] == {"mpp": 1.0, "size": 64}
-    assert (
-        '"name": "metastatic"' in (folder / "regions.geojson").read_text(encoding="utf-8")
-        or about["scores"]["regions"] == 0
-    )
+    assert about["scores"]["regions"] >= 1
+    assert '"name": "metastatic"' in (folder / "regions.geojson").read_text(encoding="utf-8")

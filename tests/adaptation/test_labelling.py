@@ -1,28 +1,30 @@
 """Labels that a model gives itself, on images where they can be told by looking."""
 
+import pytest
 import torch
 
 from pipeline.adaptation.labelling import class_evidence, labels_by_centres, surest_labels, unlearning_labels
 from pipeline.adaptation.losses import NO_LABEL, UNLEARN
 
-# Two groups of directions, and a classifier that calls all but one image class 1.
-FEATURES = torch.tensor([[5.0, 0.1], [4.0, 0.0], [6.0, 0.2], [0.1, 5.0], [0.0, 4.0], [0.3, 6.0]])
-
 
 def test_centres_tell_groups_apart_that_a_biased_classifier_calls_one_class() -> None:
+    features = torch.tensor([[5.0, 0.1], [4.0, 0.0], [6.0, 0.2], [0.1, 5.0], [0.0, 4.0], [0.3, 6.0]])
     probabilities = torch.tensor([[0.45, 0.55]] * 3 + [[0.05, 0.95]] * 3)
     assert probabilities.argmax(dim=1).tolist() == [1] * 6
-    assert labels_by_centres(FEATURES, probabilities).tolist() == [0, 0, 0, 1, 1, 1]
+    assert labels_by_centres(features, probabilities).tolist() == [0, 0, 0, 1, 1, 1]
 
 
-def test_the_length_of_features_tells_no_class() -> None:
-    probabilities = torch.tensor([[0.6, 0.4]] * 3 + [[0.4, 0.6]] * 3)
-    scaled = FEATURES * torch.tensor([[10.0], [10.0], [10.0], [10.0], [10.0], [10.0]])
-    assert labels_by_centres(scaled, probabilities).tolist() == labels_by_centres(FEATURES, probabilities).tolist()
+@pytest.mark.parametrize("length", [60.0, 60000.0])
+def test_the_length_of_features_tells_no_class(length: float) -> None:
+    rows = [[100.0, 0.0]] * 3 + [[length, length]] + [[0.0, 100.0]] * 2 + [[50.0, 87.0]]
+    probabilities = torch.tensor([[0.9, 0.1]] * 4 + [[0.1, 0.9]] * 2 + [[0.4, 0.6]])
+    assert labels_by_centres(torch.tensor(rows), probabilities).tolist() == [0, 0, 0, 0, 1, 1, 1]
 
 
 def test_a_class_that_no_image_speaks_for_has_no_centre() -> None:
-    assert labels_by_centres(FEATURES, torch.tensor([[0.0, 1.0]] * 6)).tolist() == [1] * 6
+    # The last points away from the centre of class 1, so that a centre at nothing would be closer.
+    features = torch.tensor([[1.0, 0.0]] * 5 + [[-50.0, 0.0]])
+    assert labels_by_centres(features, torch.tensor([[0.0, 1.0]] * 6)).tolist() == [1] * 6
 
 
 def test_evidence_is_told_beside_the_mean_image() -> None:

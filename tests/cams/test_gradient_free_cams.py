@@ -1,5 +1,7 @@
 """CAMs without a gradient agree with torch-cam, grad-cam and numpy."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -15,13 +17,15 @@ from classifiers import (
     make_request,
 )
 from pytorch_grad_cam import EigenCAM
-from torch import Tensor
+from torch import Tensor, nn
 from torchcam.methods import CAM, ScoreCAM
 
 from pipeline.cams import gradient_free
 from pipeline.cams.gradient_free import MASKED_IMAGES_PER_PASS, eigencam, sat, scorecam
 from pipeline.cams.methods import compute_cam
 from pipeline.cams.request import normalize_cam
+from pipeline.encoders.encoder import Encoder
+from pipeline.encoders.image_heads import SATHead
 from pipeline.params.errors import PixelCAMError
 from pipeline.params.vocabulary import CamMethod, ImageHeadName
 
@@ -53,13 +57,29 @@ def test_cam_is_the_heads_map_of_each_images_class(name: ImageHeadName) -> None:
         torch.testing.assert_close(cam, (chosen - chosen.min()) / (chosen.max() - chosen.min()), rtol=0, atol=1e-5)
 
 
+class IdentityEncoder(nn.Identity):
+    """Takes an image for its features."""
+
+    depths = 1
+
+    def resolve_layer(self, layer: int) -> int:
+        return layer % 1
+
+
 def test_sat_is_the_spatial_tokens_map_and_needs_its_head() -> None:
-    net, images = fitting_classifier(CamMethod.SAT), make_images(2, 64, 64)
-    (found,), _ = sat(make_request(net, images))
-    assert torch.equal(found, net.head.class_maps(net.encoder(images))[:, 0])
+    head = SATHead(channels=2, classes=2)
+    with torch.no_grad():
+        head.query.zero_()
+        head.query[:, 0] = 8 * math.log(3)  # sqrt(d) is 8
+        head.projections.weight.zero_()
+        head.projections.weight[256:512:64, 0] = 1  # the keys of four attention heads say the first channel
+    encoder: Encoder = IdentityEncoder()  # type: ignore[assignment]
+    features = torch.tensor([[[[1000.0, 0.0]], [[0.0, 1000.0]]]])  # normalized: 1 and -1
+    (found,), _ = sat(make_request(Classifier(encoder, head), features))
+    torch.testing.assert_close(found, torch.tensor([[[0.75, 0.25]]]))  # the sigmoids of ln 3 and -ln 3
     other = fitting_classifier(CamMethod.CAM)
     with pytest.raises(PixelCAMError, match=r"cam\.method: sat .*image head gap .*model\.image_head: sat"):
-        sat(make_request(other, images))
+        sat(make_request(other, make_images(2, 64, 64)))
 
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "test_efficientnet"])

@@ -26,10 +26,10 @@ def _refused(result: Result) -> str:
     return result.stderr
 
 
-@pytest.mark.parametrize("command", ["predict", "labels", "export-ome", "doctor", "results", "score"])
-def test_help_lists_every_command(command: str) -> None:
-    assert command in _call("--help").stdout
-    assert _call(command, "--help").exit_code == 0
+def test_help_lists_every_command() -> None:
+    starts = {line.strip("│ ").split(" ")[0] for line in _call("--help").stdout.splitlines()}
+    models = {"adapt", "predict", "slide", "score", "export", "push-to-hub"}
+    assert models | {"labels", "export-ome", "doctor", "results", "view"} <= starts
 
 
 def test_predict_writes_overlay_and_array_of_the_images_size(finished: Run, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pipeline.data.manifest import Split, read_domain
 from pipeline.export import exporting
 from pipeline.export.exporting import Request, default_output, export_model
 from pipeline.export.onnx_file import session_of
-from pipeline.export.real_images import checking_images, fit_threshold, pick_images
+from pipeline.export.real_images import checking_images, pick_images
 from pipeline.params.config import load_params
 from pipeline.params.errors import PixelCAMError
 from pipeline.params.vocabulary import ExportFormat
@@ -35,9 +35,9 @@ def test_a_model_is_exported_with_the_threshold_of_its_own_reading(finished: Run
     said = CliRunner().invoke(app, [str(each) for each in (*arguments, "--output", output)])
     assert said.exit_code == 0, said.output
     about = json.loads(onnx.load(output).metadata_props[0].value)
-    params = load_params(finished.params)
-    domain = read_domain("home", params, finished.prepared / "home")
-    assert about["threshold"] == fit_threshold(finished.pixelcam, params, domain).value
+    domain = read_domain("home", load_params(finished.params), finished.prepared / "home")
+    evaluated = json.loads(finished.scores.read_text(encoding="utf-8"))["home"]["pixelcam"]
+    assert about["threshold"] == pytest.approx(evaluated["threshold"], abs=1e-6)
     assert about["threshold_from"] == "validation"
     assert about["check"]["images"] == 4  # both validation images, and the first in two other sizes
     assert f"threshold {about['threshold']:.3f}" in said.output
@@ -91,6 +91,9 @@ def test_an_export_is_checked_on_images_of_every_class(finished: Run) -> None:
     found = checking_images(domain)
     validation = domain.manifest.of_split(Split.VAL)
     assert [image.shape for image in found] == [(60, 72, 3)] * len(validation) + [(30, 48, 3), (120, 72, 3)]
+    assert {row.label for row in validation.rows} == {"benign", "malignant"}
+    for image, row in zip(found, validation.rows, strict=False):
+        assert (image == np.asarray(Image.open(validation.root / row.image))).all()
 
 
 def test_exports_have_a_place_of_their_own() -> None:

@@ -181,7 +181,13 @@ def test_the_group_says_where_its_maps_come_from(finished: Run, tmp_path: Path) 
     attributes = dict(zarr.open_group(tmp_path / "heatmaps.zarr", mode="r").attrs)
     assert attributes["map_of"] == "teacher, for the predicted class"
     assert attributes["model_sha256"] == sha256_of(finished.teacher / "model.safetensors")
-    assert attributes["read"] == params.cam.model_dump(mode="json")
+    assert attributes["read"] == {
+        "method": "layercam",
+        "layers": [-1],
+        "scales": [1.0],
+        "symmetries": 2,
+        "margin": 0.0,
+    }
     assert attributes["image_ids"] == ["test_0.png"]
     assert dict(zarr.open_array(prediction.map, mode="r").attrs)["probabilities"] == prediction.probabilities
 

@@ -87,12 +87,6 @@ FAULTS: dict[str, tuple[str, Damage, str, str]] = {
         AGAIN,
     ),
     "labels exchanged": ("train_pixelcam", _other_labels, "ignored pixels where", AGAIN),
-    "labels of another teacher": (
-        "train_pixelcam",
-        _attributes(lambda values: values.update(teacher_sha256="0" * 64)),
-        "was made by another teacher than",
-        AGAIN,
-    ),
     "another order of the images": (
         "train_pixelcam",
         _attributes(lambda values: values.update(image_ids=values["image_ids"][::-1])),

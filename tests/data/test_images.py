@@ -124,12 +124,13 @@ def test_several_frames(tmp_path: Path) -> None:
             read(tmp_path / "pages.tif")
 
 
+@pytest.mark.parametrize("orientation", [3, 6])  # upside down, which keeps the size, and on its side
 @pytest.mark.parametrize("extension", ["jpg", "png", "tif", "webp"])
-def test_exif_rotation(tmp_path: Path, extension: str) -> None:
+def test_exif_rotation(tmp_path: Path, extension: str, orientation: int) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6
+    exif[0x0112] = orientation
     Image.fromarray(RGB).save(tmp_path / f"turned.{extension}", exif=exif)
-    with pytest.raises(PixelCAMError, match=rf"turned\.{extension}: EXIF orientation 6 .* save it upright"):
+    with pytest.raises(PixelCAMError, match=rf"turned\.{extension}: EXIF orientation {orientation} .* save it upright"):
         read_image(tmp_path / f"turned.{extension}")
     exif[0x0112] = 1
     Image.fromarray(RGB).save(tmp_path / f"upright.{extension}", exif=exif)

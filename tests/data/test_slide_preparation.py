@@ -112,15 +112,12 @@ def test_slides_become_tiles(root: Path) -> None:
 def test_a_tile_shows_its_slides_class_where_enough_is_annotated(root: Path) -> None:
     manifest = prepare(root, tiles_per_slide=1000)
     tiles = {(row.x, row.y): row.label for row in manifest.rows if row.slide == "a.tif"}
-    shares = {
-        (x, y): shapely.box(x, y, x + 128, y + 128).intersection(shapely.Polygon(LESION)).area / 128**2
-        for x in range(128, 1024, 128)
-        for y in range(128, 896, 128)
-    }
-    for place, share in shares.items():
-        expected = "tumour" if share >= 0.5 else "normal" if share == 0 else None
-        assert tiles.get(place) == expected, place
-    assert Counter(tiles.values())["tumour"] == 8
+    inside, half = ((256, 256), (256, 384), (384, 256), (384, 384)), ((512, 256), (512, 384), (256, 512), (384, 512))
+    expected = {(x, y): "normal" for x in range(128, 1024, 128) for y in range(128, 896, 128)}
+    expected |= dict.fromkeys((*inside, *half), "tumour")
+    del expected[512, 512]  # a quarter of it is in the lesion
+    assert tiles == expected
+    assert Counter(tiles.values()) == {"tumour": 8, "normal": 33}
 
 
 def test_tiles_and_masks_are_read_from_the_slide(root: Path, picture: Picture) -> None:
@@ -281,7 +278,9 @@ def test_the_table_says_the_mpp_where_the_slide_does_not(root: Path, picture: Pi
     write_slide(root / "d.tif", picture, mpp=None)
     table = TABLE.replace("split\n", "split,mpp\n").replace("train\n", "train,\n").replace("val\n", "val,\n")
     (root / "slides.csv").write_text(table.replace("test\n", "test,0.5\n"), encoding="utf-8")
-    assert prepare(root)
+    manifest = prepare(root)
+    assert read_slides(root.parent / "prepared")[3].mpp == 0.5
+    assert {row.downsample for row in manifest.rows if row.slide == "d.tif"} == {2.0}
 
 
 def test_a_wrong_mpp_is_warned_of(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

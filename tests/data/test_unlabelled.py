@@ -8,7 +8,7 @@ from imports import ROOT
 from PIL import Image
 from tiny import Run, make_row, prepare_domains, write_images
 
-from pipeline.data.manifest import Manifest, ManifestRow, Split, read_domain, write_manifest
+from pipeline.data.manifest import ManifestRow, Split, read_domain, read_manifest, write_manifest
 from pipeline.data.unlabelled import UnlabelledImage, UnlabelledImages, read_unlabelled, unlabelled_files
 from pipeline.params.config import load_params
 from pipeline.params.errors import PixelCAMError
@@ -168,4 +168,6 @@ def test_the_same_file_twice_is_refused(tmp_path: Path) -> None:
 def test_a_manifest_of_files_reads_back(tmp_path: Path) -> None:
     picture(tmp_path / "a.png", 1)
     images = unlabelled_files([tmp_path])
-    assert isinstance(images.labelled([1], classes=("a", "b")), Manifest)
+    manifest = images.labelled([1], classes=("a", "b"))
+    write_manifest(manifest.rows, tmp_path / "manifest.csv")
+    assert read_manifest(tmp_path / "manifest.csv", root=tmp_path) == manifest

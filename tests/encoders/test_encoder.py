@@ -260,12 +260,6 @@ def test_tokens_that_do_not_fill_the_grid_are_refused() -> None:
         encoder(make_images(1, 64, 64))
 
 
-def test_spec_is_frozen_and_says_where_the_weights_came_from() -> None:
-    spec = make_encoder("test_efficientnet").spec
-    assert spec.weights == "random"
-    assert replace(spec, weights="elsewhere") != spec
-
-
 def train_once(encoder: Encoder) -> dict[str, bool]:
     """Take a large step on noise, in training mode; return which tensors of the trunk changed."""
     before = {name: tensor.clone() for name, tensor in encoder.trunk.state_dict().items()}

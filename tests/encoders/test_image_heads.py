@@ -57,6 +57,16 @@ def set_layer(layer: nn.Linear | nn.Conv2d, weight: list[list[float]], bias: lis
         layer.bias.copy_(torch.tensor(bias))
 
 
+HEADS: dict[ImageHeadName, type[ImageHead]] = {
+    ImageHeadName.GAP: GapHead,
+    ImageHeadName.MAX: MaxHead,
+    ImageHeadName.LSE: LseHead,
+    ImageHeadName.WILDCAT: WildcatHead,
+    ImageHeadName.DEEPMIL: DeepMILHead,
+    ImageHeadName.TSCAM: TSCAMHead,
+    ImageHeadName.SAT: SATHead,
+}
+
 # Two channels and two cells; the channel means are 2 and 1.
 FEATURES = torch.tensor([[[[1.0, 3.0]], [[0.0, 2.0]]]])
 
@@ -241,7 +251,7 @@ def test_most_heads_have_no_penalty(name: ImageHeadName) -> None:
 @pytest.mark.parametrize("name", list(ImageHeadName))
 def test_every_head_is_known_by_its_name_and_drawn_from_the_seed(name: ImageHeadName) -> None:
     first, again, other = (build(name, seed=seed).state_dict() for seed in (0, 0, 1))
-    assert build(name).name is name
+    assert type(build(name)) is HEADS[name]
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)
 
@@ -273,22 +283,17 @@ def test_both_heads_read_one_feature_map(model: PixelCAM) -> None:
     assert torch.equal(output.pixel_logits, expected[1])
 
 
-def test_teacher_gives_the_logits_of_its_head(encoder: Encoder) -> None:
-    teacher = build_teacher(encoder, image_head=ImageHeadName.SAT, classes=3, seed=0).eval()
-    images = make_images()
-    with torch.inference_mode():
-        output, features = teacher(images), encoder(images)
-        assert torch.equal(output.image_logits, teacher.image_head(features))
-        assert torch.equal(output.penalty, teacher.image_head.penalty(features))
-
-
-def test_a_filter_changes_the_features_that_logits_and_penalty_come_from(encoder: Encoder) -> None:
-    teacher = build_teacher(encoder, image_head=ImageHeadName.SAT, classes=3, seed=0).eval()
-    images = make_images()
-    with torch.inference_mode():
-        output, features = teacher(images, feature_filter=torch.neg), -encoder(images)
-        assert torch.equal(output.image_logits, teacher.image_head(features))
-        assert torch.equal(output.penalty, teacher.image_head.penalty(features))
+def test_logits_and_penalty_come_from_the_features_or_what_a_filter_makes_of_them() -> None:
+    gap = GapHead(channels=2, classes=3)
+    set_layer(gap.linear, [[1, 0], [0, 1], [1, -2]], [0, 0.5, 1])
+    teacher = Teacher(nn.Identity(), gap)  # type: ignore[arg-type]
+    assert teacher(FEATURES).image_logits.tolist() == [[2, 1.5, 1]]
+    assert teacher(FEATURES, feature_filter=torch.neg).image_logits.tolist() == [[-2, -0.5, 1]]
+    teacher = Teacher(nn.Identity(), make_sat())  # type: ignore[arg-type]
+    features = torch.tensor([[[[1000.0, 0.0]], [[0.0, 1000.0]]]])
+    assert teacher(features).penalty.item() == pytest.approx(0.15 + 35 / 144)
+    # Of zeros M is 1/2 everywhere: |0.35 - 1/2| + 1/2 * 1/2.
+    assert teacher(features, feature_filter=torch.zeros_like).penalty.item() == pytest.approx(0.4)
 
 
 def test_both_losses_reach_the_encoder() -> None:
@@ -303,13 +308,6 @@ def test_both_losses_reach_the_encoder() -> None:
         assert isinstance(model.pixel_head, LinearPixelHead)
         untouched = (model.pixel_head.convolution, image_head.linear)[part]
         assert untouched.weight.grad is None
-
-
-def test_pixelcam_takes_over_the_teachers_parts(encoder: Encoder) -> None:
-    teacher = build_teacher(encoder, image_head=ImageHeadName.GAP, classes=3, seed=0)
-    model = build_pixelcam(teacher.encoder, teacher.image_head, LINEAR, seed=0)
-    assert model.encoder is teacher.encoder
-    assert model.image_head is teacher.image_head
 
 
 def test_heads_depend_on_the_seed_alone(encoder: Encoder) -> None:
@@ -372,9 +370,10 @@ def test_localizer_puts_the_model_into_evaluation_mode(model: PixelCAM) -> None:
 def test_loaded_model_is_ready_for_evaluation(finished: Run) -> None:
     model, info = load_pixelcam(finished.pixelcam)
     assert not any(module.training for module in model.modules())
-    assert model.image_head.name is info.image_head
-    assert model.image_head.classes == len(info.classes)
-    assert model.pixel_head.state_dict()["convolution.weight"].shape == (2, model.encoder.channels, 1, 1)
+    assert info.classes == ("benign", "malignant")
+    assert model.image_head.name is info.image_head is ImageHeadName.GAP
+    assert model.image_head.classes == 2
+    assert model.pixel_head.state_dict()["convolution.weight"].shape == (2, 256, 1, 1)
 
 
 @pytest.mark.parametrize("name", ImageHeadName)

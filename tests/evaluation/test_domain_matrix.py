@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from math import isnan, nan, sqrt
+from math import nan, sqrt
 
 import pytest
 from tiny import Run
@@ -10,7 +10,7 @@ from tiny import Run
 from pipeline.data.manifest import read_domain
 from pipeline.evaluation.domains import Chain, Variant, evaluate_models
 from pipeline.evaluation.tables import headline, matrix_table, scores_by_domain, with_spread
-from pipeline.metrics.scores import Evaluation, ModelName
+from pipeline.metrics.scores import Evaluation
 from pipeline.params.config import load_params
 from pipeline.params.vocabulary import TestTime, Weights
 
@@ -77,8 +77,6 @@ def test_mean_and_standard_deviation_are_over_the_chains_alone(evaluations: list
 def test_one_chain_has_no_spread(evaluations: list[Evaluation]) -> None:
     scores = scores_by_domain(evaluations)
     assert with_spread(scores, {FIRST: evaluations}) == scores
-    assert not any(isnan(each.scores.pxap) for each in evaluations)
-    assert all(each.model in ModelName for each in evaluations)
 
 
 def test_the_headline_is_the_same_scores(finished: Run, evaluations: list[Evaluation]) -> None:

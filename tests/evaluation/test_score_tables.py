@@ -87,7 +87,11 @@ def evaluation_of(
         pxap_predicted_class=pxap,
         pixel_auroc=0.75,
         image_ap=0.5,
-        regions={"oracle": RegionScores(**dict.fromkeys(RegionScores.__dataclass_fields__, 1 / 3))},
+        regions={
+            "oracle": RegionScores(
+                threshold=1 / 3, dice=0.4, iou=0.25, background_iou=2 / 3, mean_iou=NAN, false_positive_share=0.125
+            )
+        },
         boxes=BoxScores(max_box_acc_v2=0.5, iou_30=1.0, iou_50=0.5, iou_70=0.0),
         auroc=0.75,
         f1={"benign": NAN, "malignant": 1 / 3},
@@ -139,7 +143,16 @@ class TestScoresByDomain:
             "pxap_predicted_class": 0.666667,
             "pixel_auroc": 0.75,
             "image_ap": 0.5,
-            "regions": {"oracle": dict.fromkeys(RegionScores.__dataclass_fields__, 0.333333)},
+            "regions": {
+                "oracle": {
+                    "threshold": 0.333333,
+                    "dice": 0.4,
+                    "iou": 0.25,
+                    "background_iou": 0.666667,
+                    "mean_iou": None,
+                    "false_positive_share": 0.125,
+                }
+            },
             "boxes": {"max_box_acc_v2": 0.5, "iou_30": 1.0, "iou_50": 0.5, "iou_70": 0.0},
             "auroc": 0.75,
             "f1": {"benign": None, "malignant": 0.333333},

@@ -69,20 +69,7 @@ def test_exactly_the_models_files_leave_and_the_card_names_the_place(finished: R
     assert "OWNER/NAME" not in card
 
 
-def test_a_fetched_teacher_is_read_as_its_own_params_say(
-    finished: Run, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cut_off(monkeypatch, tmp_path)
-    put_into_cache(tmp_path, published)
-    folder = find_model(f"hf-hub:{NAME}")
-    image = finished.root / "raw/home/images/test_0.png"
-    fetched = load_model(folder, params=params_for(folder, None)).predict([image])[0]
-    there = load_model(finished.teacher, params=load_params(finished.params)).predict([image])[0]
-    assert (fetched.map == there.map).all()
-    assert fetched.probabilities == there.probabilities
-
-
-def test_predict_takes_a_teacher_from_the_hub_without_params(
+def test_predict_takes_a_teacher_from_the_hub_without_params_and_reads_it_as_its_own_say(
     finished: Run, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut_off(monkeypatch, tmp_path / "cache")
@@ -93,6 +80,7 @@ def test_predict_takes_a_teacher_from_the_hub_without_params(
     assert done.exit_code == 0, done.output
     there = load_model(finished.teacher, params=load_params(finished.params)).predict([image])[0]
     assert (np.load(output / "test_0_map.npy", allow_pickle=False) == there.map).all()
+    assert f"benign {there.probabilities['benign']:.3f}" in done.stdout
 
 
 def test_params_that_were_given_come_first_and_a_model_without_any_has_none(finished: Run, published: Path) -> None:
@@ -183,6 +171,8 @@ class Hub:
     """A hub that has one public repository, and remembers what it was sent."""
 
     sent: ClassVar[dict[str, str]] = {}
+    sent_to: ClassVar[str]
+    allowed: ClassVar[set[str]]
 
     def create_repo(self, name: str, **_: object) -> str:
         return f"https://hub.example/{name}"
@@ -190,8 +180,10 @@ class Hub:
     def model_info(self, _: str) -> SimpleNamespace:
         return SimpleNamespace(private=False)
 
-    def upload_folder(self, *, folder_path: Path, **_: object) -> None:
+    def upload_folder(self, *, repo_id: str, folder_path: Path, allow_patterns: list[str], **_: object) -> None:
         type(self).sent = digests(folder_path, cards=True)
+        type(self).sent_to = repo_id
+        type(self).allowed = set(allow_patterns)
 
 
 def test_a_model_is_uploaded_but_not_into_a_public_place_that_was_to_be_private(
@@ -204,6 +196,9 @@ def test_a_model_is_uploaded_but_not_into_a_public_place_that_was_to_be_private(
     assert Hub.sent == {}
     assert push(finished.teacher, NAME, private=False, params=params, card=None) == f"https://hub.example/{NAME}"
     assert Hub.sent == digests(published, cards=True)
+    assert Hub.sent_to == NAME
+    described = {"model.json", "history.csv", "adaptation.json", "params.yaml", "README.md"}
+    assert Hub.allowed == {"model.safetensors", *described}
 
 
 def test_the_command_writes_a_folder(finished: Run, published: Path, tmp_path: Path) -> None:

@@ -69,14 +69,6 @@ def test_images_of_others_do_not_come_under_the_projects_licence(finished: Run) 
     assert header_of(card_of(finished, "pixelcam"))["license"] == "other"
 
 
-def test_the_same_run_gives_the_same_bytes(finished: Run, tmp_path: Path) -> None:
-    run = copy_run(finished, tmp_path / "run")
-    before = digests(run.cards)
-    shutil.rmtree(run.cards)
-    assert run_stage(run, "model_cards") == 0
-    assert digests(run.cards) == before
-
-
 def test_a_model_that_has_fallen_onto_one_class_says_so_first(finished: Run, tmp_path: Path) -> None:
     run = copy_run(finished, tmp_path / "run")
     rewrite_scores(run, {"collapsed": False})

@@ -15,7 +15,7 @@ from tiny import Run
 from pipeline.evaluation.prediction import load_model
 from pipeline.export.checking import check_answers
 from pipeline.export.network import MAP, PROBABILITIES, ExportedNetwork
-from pipeline.export.onnx_file import METADATA_KEY, Exported, export_onnx, session_of, to_onnx
+from pipeline.export.onnx_file import Exported, export_onnx, session_of, to_onnx
 from pipeline.params.config import load_params
 from pipeline.params.errors import PixelCAMError
 from pipeline.params.vocabulary import CamMethod, ImageHeadName
@@ -72,7 +72,7 @@ def test_a_file_says_what_it_is_and_how_it_was_checked(exported: Exported, finis
     model = onnx.load_from_string(exported.model)
     (entry,) = model.metadata_props
     about = json.loads(entry.value)
-    assert entry.key == METADATA_KEY
+    assert entry.key == "pixelcam"
     assert about == exported.metadata
     assert about["classes"] == ["benign", "malignant"]
     assert (about["kind"], about["domain"], about["input_size"]) == ("pixelcam", "home", SIZE)

@@ -11,7 +11,7 @@ from exported_nets import images, largest_difference, teacher_network
 from tiny import Run
 
 from pipeline.export.network import build_network, trace
-from pipeline.export.torch_file import METADATA_FILE, program_of, write_torch_file
+from pipeline.export.torch_file import program_of, write_torch_file
 from pipeline.metrics.scores import Threshold, ThresholdSource
 from pipeline.params.config import load_params
 from pipeline.params.vocabulary import CamMethod, ImageHeadName
@@ -31,9 +31,9 @@ def test_a_program_says_what_the_teacher_says(written: tuple[Path, dict[str, Any
 
 
 def test_a_program_says_what_it_is(written: tuple[Path, dict[str, Any]]) -> None:
-    extra = {METADATA_FILE: ""}
+    extra = {"pixelcam.json": ""}
     torch.export.load(written[0], extra_files=extra)
-    about = json.loads(extra[METADATA_FILE])
+    about = json.loads(extra["pixelcam.json"])
     assert about == written[1]
     assert (about["kind"], about["threshold"], about["threshold_from"]) == ("teacher", 0.25, "mask_free")
 

@@ -195,17 +195,6 @@ class TestPxap:
     def test_is_undefined_without_pixels(self) -> None:
         assert math.isnan(pixel_histogram.pxap(pixel_histogram.empty_histogram(device=CPU)))
 
-    def test_is_pooled_and_no_mean_over_images(self) -> None:
-        # Each image by itself is perfect, but one image's background is higher than the other's foreground.
-        assert (
-            pixel_histogram.pxap(histogram_of([0.9, 0.8], [1, 0]))
-            == pixel_histogram.pxap(histogram_of([0.3, 0.1], [1, 0]))
-            == 1.0
-        )
-        assert pixel_histogram.pxap(histogram_of([0.9, 0.8, 0.3, 0.1], [1, 0, 1, 0])) == pytest.approx(
-            0.5 + 0.5 * 2 / 3
-        )
-
 
 class TestCurve:
     def test_by_hand(self) -> None:

@@ -21,6 +21,16 @@ def test_boxes_are_counted_of_every_image_with_foreground() -> None:
     assert scores.images_without_roi == 1
 
 
+def test_pxap_is_pooled_and_image_ap_is_the_mean_over_images() -> None:
+    # Each image by itself is perfect, but one image's background is higher than the other's foreground.
+    maps = torch.tensor([[[0.9, 0.8]], [[0.3, 0.1]]])
+    tally = LocalizationTally()
+    tally.add(measure_maps(count_maps(maps, target=torch.tensor([[[True, False]], [[True, False]]]))))
+    scores = tally.scores({})
+    assert scores.pxap == pytest.approx(5 / 6)
+    assert scores.image_ap == 1.0
+
+
 class OnGpu(Tensor):
     """A tensor that says it is a GPU's."""
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from pipeline.metrics.froc import SlideDetections, froc
-from pipeline.metrics.slides import RESAMPLED, ScoredSlide, SlideScores, score_slides
+from pipeline.metrics.froc import SlideDetections
+from pipeline.metrics.slides import ScoredSlide, SlideScores, score_slides
+
+SCORES = ("auroc", "froc", "dice", "mean_dice")
 
 
 def scored(
@@ -115,14 +117,18 @@ def test_dice_is_not_defined_where_nothing_is_annotated() -> None:
 
 
 def test_froc_is_that_of_all_slides() -> None:
-    slides = many(1)
-    found = plain(slides)
-    expected = froc([slide.detections for slide in slides])
-    assert found.froc == expected.score
-    assert list(found.sensitivity_at) == ["0.25", "0.5", "1", "2", "4", "8"]
-    assert list(found.sensitivity_at.values()) == list(expected.at.values())
-    assert found.sensitivity == tuple(expected.sensitivity)
-    assert found.false_positives == tuple(expected.false_positives)
+    found = plain(
+        [
+            scored("a", lesions=(0.9, 0.4), false=(0.99,)),
+            scored("b", lesions=(0.6, -np.inf), isolated=1),
+            scored("c", normal=True, false=(0.7, 0.5)),
+            scored("d", normal=True),
+        ]
+    )
+    assert found.froc == pytest.approx((0.25 + 0.5 + 4 * 0.75) / 6)
+    assert found.sensitivity_at == {"0.25": 0.25, "0.5": 0.5, "1": 0.75, "2": 0.75, "4": 0.75, "8": 0.75}
+    assert found.false_positives == (0, 0, 0.5, 0.5, 1, 1)
+    assert found.sensitivity == (0, 0.25, 0.25, 0.5, 0.5, 0.75)
 
 
 def test_intervals_hold_the_score_and_are_the_same_again() -> None:
@@ -130,7 +136,7 @@ def test_intervals_hold_the_score_and_are_the_same_again() -> None:
     found, again = plain(slides), plain(slides)
     assert found == again
     assert plain(slides, seed=1).intervals != found.intervals
-    for name in RESAMPLED:
+    for name in SCORES:
         assert found.intervals[name].low < getattr(found, name) < found.intervals[name].high
 
 
@@ -157,12 +163,11 @@ def test_slides_without_patient_are_drawn_by_themselves() -> None:
 def test_all_of_it_goes_into_json() -> None:
     told = plain(many(3)).to_dict()
     read = json.loads(json.dumps(told, allow_nan=False))
-    assert set(read["intervals"]) == set(RESAMPLED)
+    assert set(read["intervals"]) == set(SCORES)
     assert set(read["intervals"]["froc"]) == {"low", "high"}
-    assert len(read["false_positives"]) == len(read["sensitivity"])
 
 
 def test_no_slide_is_no_score() -> None:
     found = plain([])
     assert found.slides == found.patients == 0
-    assert all(math.isnan(getattr(found, name)) for name in RESAMPLED)
+    assert all(math.isnan(getattr(found, name)) for name in SCORES)

@@ -21,7 +21,6 @@ from pipeline.encoders.encoder import EncoderSpec
 from pipeline.models.files import ModelInfo, load_weights, read_info, weights_sha256
 from pipeline.params.errors import PixelCAMError
 from pipeline.params.vocabulary import ImageHeadName, PixelClasses, PixelHeadName, Selection, Weights
-from pipeline.runtime.files import sha256_of
 from pipeline.training import saving
 from pipeline.training.checkpoints import Checkpoint, Criterion, Kept
 from pipeline.training.loop import TrainingResult
@@ -80,11 +79,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_is_read_back_as_written(folder: Path) -> None:
     assert read_info(folder) == INFO
-    other = _model(seed=1)
-    load_weights(other, folder)
-    for name, weights in _model().state_dict().items():
-        assert torch.equal(other.state_dict()[name], weights)
-        assert torch.equal(load_file(folder / "last.safetensors")[name], weights + 1)
+    last = load_file(folder / "last.safetensors")
+    assert all(torch.equal(last[name], weights + 1) for name, weights in _model().state_dict().items())
 
 
 @pytest.mark.parametrize(("pixel_head", "expected"), [("linear", PixelClasses.FOREGROUND), (None, None)])
@@ -196,7 +192,7 @@ def test_the_order_of_the_weights_does_not_matter_to_the_bytes(folder: Path, tmp
 
 
 def test_weights_are_known_by_their_sha256(folder: Path) -> None:
-    assert weights_sha256(folder) == sha256_of(folder / "model.safetensors")
+    assert weights_sha256(folder) == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
 def _fail_at_second_call(monkeypatch: pytest.MonkeyPatch) -> None:

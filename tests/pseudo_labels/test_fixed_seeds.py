@@ -12,7 +12,7 @@ import torch
 from tiny import NO_AUGMENTATION, noise_images, tiny_params, write_images
 
 from pipeline.data.maps import resize_labels
-from pipeline.data.training_set import PixelLabels, TrainingSet
+from pipeline.data.training_set import TrainingSet
 from pipeline.params.vocabulary import Drawing
 from pipeline.pseudo_labels.drawing import FixedSeeds
 
@@ -61,7 +61,7 @@ def test_all_are_kept_where_there_are_too_few() -> None:
     assert np.array_equal(_seeds(wanted).read("0.png").labels, _Halves().read("0.png").labels)
 
 
-def test_seeds_stay_the_same_in_any_order_and_in_another_process() -> None:
+def test_seeds_stay_the_same_in_any_order() -> None:
     one, other = _seeds(), _seeds()
     first = {image_id: one.read(image_id).labels for image_id in IMAGES}
     for image_id in reversed(IMAGES):
@@ -118,8 +118,3 @@ def test_no_seed_is_lost_when_labels_are_enlarged(side: int) -> None:
     # A map that gives every pixel a value of its own still holds all of them.
     values = torch.arange(SIDE * SIDE).view(SIDE, SIDE)
     assert set(resize_labels(values, (side, side)).flatten().tolist()) == set(range(SIDE * SIDE))
-
-
-def test_it_is_a_source_like_any_other() -> None:
-    read: PixelLabels = _seeds().read("1.png")
-    assert read.labels.shape == (SIDE, SIDE)

@@ -1,5 +1,6 @@
 """The method in one picture: five parts of one image, the labels cut as for training."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from pipeline.report.pictures import draw_overlays, draw_overview
 def shown(brightness: int) -> GalleryImage:
     heat = np.linspace(0, 1, 16 * 16, dtype=np.float32).reshape(16, 16)
     view = ModelView(map=heat, predicted_class="benign", dice=None, false_positive_share=None)
+    other = replace(view, map=heat[::-1].copy())
     image = np.full((256, 256, 3), brightness, dtype=np.uint8)
     return GalleryImage(
-        name="a.png", label="benign", reason="median of 3", image=image, mask=None, teacher=view, pixelcam=view
+        name="a.png", label="benign", reason="median of 3", image=image, mask=None, teacher=view, pixelcam=other
     )
 
 
@@ -52,4 +54,6 @@ def test_a_domain_s_sheet_shows_six_images_at_most_from_the_first_to_the_last() 
     sheet = draw_overlays(gallery)
     assert sheet.shape == (6 * 264 + 8, 3 * 264 + 8, 3)
     assert [int(sheet[8 + row * 264, 8, 0]) for row in (0, 5)] == [10, 130]
-    assert np.array_equal(sheet[8:264, 272:528], heat_overlay(gallery[0].image, heat=gallery[0].teacher.map))
+    first = gallery[0]
+    assert np.array_equal(sheet[8:264, 272:528], heat_overlay(first.image, heat=first.teacher.map))
+    assert np.array_equal(sheet[8:264, 536:792], heat_overlay(first.image, heat=first.pixelcam.map))

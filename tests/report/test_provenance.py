@@ -42,12 +42,34 @@ def repository(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize("stage", ["report", "prepare"])
-def test_files_are_those_that_dvc_is_told_of(stage: str) -> None:
-    program = ROOT / f"stages/{stage}.py"
+def test_files_are_those_that_importing_loads(tmp_path: Path) -> None:
+    sources = {
+        "program.py": "from typing import TYPE_CHECKING\nimport one.two\nif TYPE_CHECKING:\n    import one.typed\n"
+        "def later():\n    from one import late\n",
+        "one/__init__.py": "",
+        "one/late.py": "",
+        "one/two.py": "import three",
+        "one/typed.py": "",
+        "three.py": "import program",
+        "unused.py": "import program",
+    }
+    (tmp_path / "one").mkdir()
+    for name, text in sources.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    found = imported_files(tmp_path / "program.py", root=tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == [
+        "one/__init__.py",
+        "one/late.py",
+        "one/two.py",
+        "program.py",
+        "three.py",
+    ]
+
+
+def test_files_are_those_that_dvc_is_told_of() -> None:
+    program = ROOT / "stages/report.py"
     found = imported_files(program, root=ROOT)
     assert {path.relative_to(ROOT).as_posix() for path in found} == import_closure(program)
-    assert list(found) == sorted(found)
 
 
 def test_the_hash_knows_names_and_bytes(tmp_path: Path) -> None:

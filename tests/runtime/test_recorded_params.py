@@ -42,9 +42,7 @@ PARAMS = "seed: 1\ndomains: {one: {size: 2, kinds: [a]}, two: {size: 4}}\n"
         ("size: 2, kinds: [a]", "size: 3", "domains.one.size"),
     ],
 )
-def test_a_stage_fails_whose_params_change_while_it_runs(
-    old: str, new: str, changed: str | None, tmp_path: Path
-) -> None:
+def test_a_stage_fails_whose_params_change_while_it_runs(old: str, new: str, changed: str, tmp_path: Path) -> None:
     for name, content in {"dvc.yaml": PIPELINE, "stage.py": PROGRAM, "params.yaml": PARAMS}.items():
         (tmp_path / name).write_text(content, encoding="utf-8")
     environment = os.environ | {"OLD": old, "NEW": new, "PYTHONPATH": str(ROOT), "DVC_SITE_CACHE_DIR": str(tmp_path)}
@@ -56,10 +54,7 @@ def test_a_stage_fails_whose_params_change_while_it_runs(
     assert dvc("init", "--no-scm").returncode == 0
     done = dvc("repro")
     lock = tmp_path / "dvc.lock"
-    if changed is None:
-        assert "params.yaml' is invalid" in done.stderr, "which DVC says itself"
-        assert not lock.exists()
-    elif changed:
+    if changed:
         assert f"error: params.yaml: {changed} changed while this stage ran" in done.stderr
         assert done.returncode != 0
         assert not lock.exists()

@@ -45,14 +45,19 @@ def test_outside_is_white(path: Path) -> None:
     assert (part[:20, :20] == 243).all()
 
 
-def test_a_coarser_part_is_read_from_the_nearest_finer_level(path: Path, picture: Picture) -> None:
+def test_a_part_as_coarse_as_a_level_has_its_pixels(path: Path, picture: Picture) -> None:
     with Slide(path) as slide:
         same = slide.read((160, 120), size=(50, 40), downsample=4.0)
-        between = slide.read((160, 120), size=(100, 80), downsample=2.0)
     whole = picture[: 4 * 150, : 4 * 200].reshape(150, 4, 200, 4, 3).mean(axis=(1, 3)).round().astype(np.uint8)
     assert np.array_equal(same, whole[30:70, 40:90])
-    fine = picture[120:280, 160:360].reshape(80, 2, 100, 2, 3).mean(axis=(1, 3))
-    assert np.abs(between[2:-2, 2:-2].astype(float) - fine[2:-2, 2:-2]).mean() < 6  # another filter, the same place
+
+
+def test_between_levels_a_ramp_stays_where_it_was(tmp_path: Path) -> None:
+    ramp = np.broadcast_to(np.arange(256, dtype=np.uint8)[None, :, None], (128, 256, 3)).copy()
+    with Slide(write_slide(tmp_path / "ramp.tif", ramp)) as slide:
+        part = slide.read((20.5, 8), size=(40, 20), downsample=2.5)
+    # The first pixel reaches from 20.5 to 23; its middle is 21.75, a quarter right of the middle of the pixel of 21.
+    assert np.abs(part - (21.25 + 2.5 * np.arange(40))[:, None]).max() <= 0.25
 
 
 def test_whole_pixels_are_averaged(path: Path, picture: Picture) -> None:

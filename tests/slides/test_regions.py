@@ -185,12 +185,3 @@ def test_thousands_of_holes_take_no_minutes() -> None:
     (region,) = regions_of(mask)
     assert len(region.polygon.interiors) == 100**2
     assert region.polygon.is_valid
-
-
-def same(first: Region, second: Region) -> bool:
-    return bool(first.polygon.equals_exact(second.polygon, 0)) and first.peak == second.peak
-
-
-def test_the_same_heatmap_has_the_same_regions() -> None:
-    mask = np.random.default_rng(1).random((50, 50)) < 0.4
-    assert all(same(*pair) for pair in zip(regions_of(mask), regions_of(mask), strict=True))

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
-from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -22,6 +21,8 @@ from pipeline.slides.regions import Region, find_regions
 
 Picture = NDArray[np.uint8]
 GLASS = 243
+CERTAIN_ON_GLASS = [247, 231, 88]  # of 253, 231, 37: 0.75 * 253 * (0.6 + 0.4 * 243 / 255) + 0.25 * 243, ...
+NOTHING_ON_GLASS = [111, 62, 123]  # of 68, 1, 84
 STRIDE, MPP = 16.0, 0.5  # 8 micrometres for a heat pixel, on a slide of 6,400 x 4,800 pixels
 
 
@@ -56,24 +57,19 @@ def places(picture: Picture, colour: tuple[int, int, int]) -> NDArray[np.int64]:
     return np.argwhere(np.abs(picture.astype(int) - colour).max(axis=2) <= 8)
 
 
-def on_glass(probability: float) -> NDArray[np.float64]:
-    colour = np.array(colormaps["viridis"](float(probability))[:3]) * 255
-    return 0.75 * colour * (0.6 + 0.4 * GLASS / 255) + 0.25 * GLASS
-
-
 @pytest.mark.parametrize("mpp", [3.2, 6.0, 8.0, 16.0, 35.0])
 def test_heat_lies_where_the_slide_lies(mpp: float) -> None:
     picture = draw(mpp)
     assert picture.shape == (round(2400 / mpp), round(3200 / mpp), 3)
     assert picture.dtype == np.uint8
     for (y, x), expected in {
-        (960, 640): on_glass(1),
-        (600, 640): on_glass(0),
-        (1900, 1500): on_glass(0),
-        (600, 1700): np.full(3, GLASS),
-        (100, 640): np.full(3, GLASS),
+        (960, 640): CERTAIN_ON_GLASS,
+        (600, 640): NOTHING_ON_GLASS,
+        (1900, 1500): NOTHING_ON_GLASS,
+        (600, 1700): [GLASS] * 3,
+        (100, 640): [GLASS] * 3,
     }.items():
-        assert picture[int(y / mpp), int(x / mpp)].tolist() == pytest.approx(expected.tolist(), abs=1)
+        assert picture[int(y / mpp), int(x / mpp)].tolist() == pytest.approx(expected, abs=1)
 
 
 def test_no_colour_comes_from_where_nothing_was_looked_at() -> None:
@@ -84,8 +80,7 @@ def test_no_colour_comes_from_where_nothing_was_looked_at() -> None:
         ground = thumbnail(heat, mpp=mpp)
         picture = draw_overview(ground, heat, thumbnail_mpp=mpp, tissue=None, regions=[], annotation=None)
         coloured = np.ptp(picture, axis=2) > 0
-        wanted = np.round(on_glass(1))
-        assert np.abs(picture[coloured] - wanted).max() <= 1
+        assert np.abs(picture[coloured].astype(int) - CERTAIN_ON_GLASS).max() <= 1
         assert coloured.mean() == pytest.approx(24 / 64, abs=0.05)
 
 
@@ -149,11 +144,9 @@ def test_an_empty_annotation_and_a_slide_without_tissue_are_drawn() -> None:
 def test_what_is_given_is_not_written_into() -> None:
     heat, seen = made()
     ground = thumbnail(heat, mpp=8.0)
-    values, before = heat.values.copy(), ground.copy()
-    ground.flags.writeable = heat.values.flags.writeable = False
+    # Writing into these raises.
+    ground.flags.writeable = heat.values.flags.writeable = seen.flags.writeable = False
     draw_overview(ground, heat, thumbnail_mpp=8.0, tissue=seen, regions=[], annotation=None)
-    assert np.array_equal(ground, before)
-    assert np.array_equal(heat.values, values)
 
 
 def test_the_same_picture_makes_the_same_bytes(tmp_path: Path) -> None:

@@ -195,7 +195,6 @@ def test_a_failed_preparation_leaves_the_former_one(started: Run, refused: Call)
     prepare_domains(started)
     (started.root / "raw/home/masks/test_1.png").write_bytes(b"")
     assert "test_1.png" in refused(started, "prepare")
-    assert (started.prepared / "home/manifest.csv").exists()
 
 
 def test_an_unknown_domain_is_named(started: Run, refused: Call) -> None:

@@ -49,10 +49,9 @@ def test_ramp_rises_and_falls() -> None:
 
 
 def test_frame_keeps_its_width_in_micrometres_at_any_size() -> None:
-    for size in (64, 512):
-        pixel = FIELD_WIDTH / size
-        np.testing.assert_allclose(Frame(size).axis()[[0, -1]], [pixel / 2, FIELD_WIDTH - pixel / 2])
-        assert Frame(size).scale == size / FIELD_WIDTH
+    assert (Frame(64).scale, Frame(512).scale) == (0.4, 3.2)  # of 160 micrometres
+    np.testing.assert_allclose(Frame(64).axis()[[0, -1]], [1.25, 158.75])
+    np.testing.assert_allclose(Frame(512).axis()[[0, -1]], [0.15625, 159.84375])
 
 
 def test_light_follows_beer_and_lambert() -> None:

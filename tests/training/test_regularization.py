@@ -76,23 +76,36 @@ def test_a_box_comes_from_the_partner_and_the_share_is_what_is_left(seed: int) -
     images = _images(count=4, height=10, width=16)
     before = images.clone()
     mixed, partner, share = paste_boxes(images, _generator(seed))
-    replay = _generator(seed)
-    assert torch.equal(partner, torch.randperm(4, generator=replay))
-    kept, centre_y, centre_x = torch.rand(3, generator=replay).tolist()
-    half_y, half_x = (int(math.sqrt(1 - kept) * size) // 2 for size in (10, 16))
-    inside = torch.tensor(
-        [
-            [
-                int(centre_y * 10) - half_y <= y < int(centre_y * 10) + half_y
-                and int(centre_x * 16) - half_x <= x < int(centre_x * 16) + half_x
-                for x in range(16)
-            ]
-            for y in range(10)
-        ]
-    )
+    assert sorted(partner.tolist()) == [0, 1, 2, 3]
+    inside = (mixed != images).any(dim=(0, 1))
     assert torch.equal(mixed, torch.where(inside, images[partner], images))
     assert float(share) == pytest.approx(1 - inside.float().mean().item())
     assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "rows", "columns", "expected"),
+    [
+        ((0.75, 0.5, 0.5), [3, 4, 5, 6], [4, 5, 6, 7, 8, 9, 10, 11], 1 - 32 / 160),
+        ((0.75, 0.5, 0.0), [3, 4, 5, 6], [0, 1, 2, 3], 1 - 16 / 160),
+        ((0.75, 0.95, 0.5), [7, 8, 9], [4, 5, 6, 7, 8, 9, 10, 11], 1 - 24 / 160),
+    ],
+)
+def test_a_box_has_half_the_sides_where_three_quarters_are_kept(
+    drawn: tuple[float, float, float],
+    rows: list[int],
+    columns: list[int],
+    expected: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = torch.stack([torch.full((3, 10, 16), float(number)) for number in range(2)])
+    monkeypatch.setattr(torch, "randperm", lambda *_, **__: torch.tensor([1, 0]))
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.tensor(drawn))
+    mixed, _, share = paste_boxes(images, _generator())
+    pasted = mixed[0, 0] == 1
+    assert pasted.any(dim=1).nonzero().flatten().tolist() == rows
+    assert pasted.any(dim=0).nonzero().flatten().tolist() == columns
+    assert float(share) == pytest.approx(expected)
 
 
 def test_boxes_are_of_any_size_and_may_be_cut_by_the_border() -> None:
