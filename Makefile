@@ -1,8 +1,8 @@
 # `make repro` runs the pipeline, `make slides` runs it on whole slides, `make test` checks the project, `make bench` measures
-# its speed; `make mutants` and `make soak` take an hour and more (docs/reliability.md). On x86-64 Linux `make repro` gives the
-# committed bytes; PIXELCAM_PORTABLE=0 make repro computes in the machine's own way, faster or on its GPU. Each installs what it
-# needs into .venv: by version (constraints.txt), or by the hash of every file (make install LOCK=cpu or LOCK=index, see
-# docs/security.md). `make lock` writes the hashes to locks/, `make sbom` the parts list to sbom/.
+# its speed; `make mutants`, `make soak` and `make processors` take an hour (docs/reliability.md). On x86-64 Linux `make repro`
+# gives the committed bytes; PIXELCAM_PORTABLE=0 make repro computes in the machine's own way, faster or on its GPU. Each
+# installs what it needs into .venv: by version (constraints.txt), or by the hash of every file (make install LOCK=cpu or
+# LOCK=index, see docs/security.md). `make lock` writes the hashes to locks/, `make sbom` the parts list to sbom/.
 PYTHON ?= python3
 BIN := .venv/bin
 TOOLS := .venv/tools
@@ -23,7 +23,7 @@ PIXELCAM_PORTABLE ?= $(if $(PORTABLE_HERE),1,0)
 CHANGED_0 := computed in the way of this machine; PIXELCAM_PORTABLE=1 make repro gives the committed bytes on x86-64 Linux
 CHANGED_1 := code, params, data or packages are not those of the commit
 
-.PHONY: repro slides test bench mutants soak install lock sbom
+.PHONY: repro slides test bench mutants soak processors install lock sbom
 
 repro: .venv/.installed
 	@git rev-parse --verify --quiet HEAD >/dev/null || { echo "error: DVC needs a git repository with a commit: clone the project with git"; exit 1; }
@@ -53,6 +53,9 @@ mutants: .venv/.installed-dev
 
 soak: .venv/.installed-dev
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m checks.soak
+
+processors: .venv/.installed-dev
+	$(BIN)/python -m checks.processors
 
 install: .venv/.installed
 
