@@ -57,7 +57,7 @@ class SlideDetections:
     lesion_scores: FloatArray
     false_scores: FloatArray
     normal: bool
-    isolated: int = 0
+    isolated: int
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

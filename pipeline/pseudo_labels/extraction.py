@@ -80,7 +80,7 @@ def extract_from(
         background_class_idx=source.background_class_idx,
     )
     if len(images.manifest) == 0:
-        raise PixelCAMError("the source domain has no training image; give some the split 'train'")
+        raise PixelCAMError("the domain to label has no training image; give some the split 'train'")
     background = source.background_class_idx
     quality = LabelQuality(source.classes, device=fabric.device)
     labelled = _labelled(images.share(), localizer, params, background, fabric, quality)

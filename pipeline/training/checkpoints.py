@@ -148,8 +148,8 @@ def load_state(state: TrainingState, folder: Path) -> None:
     """Bring a training to the state that `save_state` wrote.
 
     Raises:
-        OSError, ValueError, KeyError, SafetensorError: the files are damaged, or are those of another training; the
-            state is then unfit to train from.
+        OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError, SafetensorError: the files are damaged,
+            or are those of another training; the state is then unfit to train from.
     """
     tensors = load_file(folder / TENSORS)
     numbers: dict[str, Any] = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
@@ -238,7 +238,7 @@ class Checkpoint:
             return
         try:
             load_state(state, self.folder)
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError, SafetensorError) as error:
             if is_shortage(error):
                 raise
             raise PixelCAMError(f"{self.folder}: this checkpoint is damaged ({error}); remove the folder") from error

@@ -1,30 +1,37 @@
-"""A checkpoint that cannot be taken up is named, whatever is raised; a GPU's generator is kept in one, too."""
+"""A checkpoint that cannot be taken up is named, however it is damaged; a GPU's generator is kept in one, too."""
 
 from pathlib import Path
 from typing import cast
 
 import pytest
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from pipeline.params.errors import PixelCAMError
-from pipeline.training import checkpoints
 from pipeline.training.checkpoints import Checkpoint, Keeper, TrainingState, load_state, save_state
 
 
-@pytest.mark.parametrize("kind", [OSError, ValueError, KeyError, RuntimeError, SafetensorError])
-def test_what_is_raised_of_a_damaged_state_becomes_a_sentence(
-    kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise kind("broken")
+def _state(model: nn.Module, generator: torch.Generator | None = None) -> TrainingState:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    generator = torch.Generator() if generator is None else generator
+    return TrainingState(model, optimizer, CosineAnnealingLR(optimizer, T_max=2), generator, Keeper([]))
 
-    (tmp_path / "state").mkdir()
-    monkeypatch.setattr(checkpoints, "load_state", fail)
-    with pytest.raises(PixelCAMError, match=r"state: this checkpoint is damaged \(.*broken.*\); remove the folder"):
-        Checkpoint(tmp_path, "state").load(cast(TrainingState, None))
+
+@pytest.mark.parametrize("numbers", ["[]", '{"groups": [3]}', "1"])
+def test_numbers_of_another_shape_are_damage(numbers: str, tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, "state")
+    checkpoint.save(_state(nn.Linear(1, 1)))
+    (tmp_path / "state/state.json").write_text(numbers, encoding="utf-8")
+    with pytest.raises(PixelCAMError, match=r"state: this checkpoint is damaged .*; remove the folder"):
+        checkpoint.load(_state(nn.Linear(1, 1)))
+
+
+def test_the_weights_of_another_model_are_damage(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, "state")
+    checkpoint.save(_state(nn.Linear(2, 1)))
+    with pytest.raises(PixelCAMError, match=r"(?s)state: this checkpoint is damaged .*; remove the folder"):
+        checkpoint.load(_state(nn.Linear(1, 1)))
 
 
 class _OfGpu:
@@ -43,10 +50,7 @@ class _OfGpu:
 
 
 def test_the_generator_of_a_gpu_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = nn.Linear(1, 1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    generator = cast(torch.Generator, _OfGpu())
-    state = TrainingState(model, optimizer, CosineAnnealingLR(optimizer, T_max=2), generator, Keeper([]))
+    state = _state(nn.Linear(1, 1), cast(torch.Generator, _OfGpu()))
     restored: list[list[int]] = []
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: torch.tensor([7, 3], dtype=torch.uint8))
     monkeypatch.setattr(torch.cuda, "set_rng_state", lambda values: restored.append(values.tolist()))
