@@ -1,4 +1,4 @@
-"""Scores of slides: AUROC against scikit-learn, Dice by hand, and the bootstrap against repeating the slides."""
+"""Scores of slides: AUROC against scikit-learn, Dice and FROC by hand, and intervals of whole patients."""
 
 import json
 import math
