@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-import yaml
 
 from checks.processors.known import PROCESSORS, Processor
 from checks.processors.leaves import answers_of, written
 from checks.processors.patching import ANSWERS_SOURCE, patch_libraries
+from pipeline.commands.doctor import recorded_stages
 from pipeline.runtime.portable import PORTABLE, SETTINGS
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
@@ -26,6 +26,8 @@ def main(
     names: Annotated[list[str] | None, typer.Argument(help=f"of {', '.join(PROCESSORS)}; without any, all")] = None,
 ) -> None:
     """Run the last commit's default DAG as each processor, in a clone of its own, and compare what it wrote."""
+    if unknown := sorted(set(names or ()) - set(PROCESSORS)):
+        raise typer.BadParameter(f"there is no processor {unknown[0]}; there are {', '.join(PROCESSORS)}")
     _prepare()
     alike = [_runs_alike(name, PROCESSORS[name]) for name in names or PROCESSORS]
     raise typer.Exit(code=int(not all(alike)))
@@ -38,7 +40,7 @@ def _runs_alike(name: str, processor: Processor) -> bool:
     (takes, own), (_, portable) = (_step(environment, portable=portable) for portable in (False, True))
     typer.echo(f"{name}, {processor.brand}: {takes}; a step {own}, in portable bytes {portable}")
     with (clone / LOG).open("wb") as log:
-        command = [_python(clone), "-m", "dvc", "repro"]
+        command = ["python", "-m", "dvc", "repro"]
         if subprocess.run(command, cwd=clone, env=environment, stdout=log, stderr=log, check=False).returncode:
             typer.echo(f"  dvc repro failed, see {clone / LOG}")
             return False
@@ -66,14 +68,13 @@ def _clone(name: str, processor: Processor) -> tuple[Path, dict[str, str]]:
     """Clone the last commit; return the clone and what runs there as a processor."""
     clone, answers = HOME / name, HOME / f"{name}.txt"
     subprocess.run(["git", "clone", "--quiet", str(PROJECT), str(clone)], check=True)
-    (clone / ".venv").symlink_to(ENVIRONMENT)
     answers.write_text(written(answers_of(processor)), encoding="utf-8")
     return clone, os.environ | {
         "LD_PRELOAD": str(ANSWERS),
         "PROCESSOR_ANSWERS": str(answers),
         PORTABLE: "1",
         "PYTHONPATH": str(clone),
-        "PATH": f"{clone / '.venv' / 'bin'}:{os.environ['PATH']}",
+        "PATH": f"{ENVIRONMENT / 'bin'}:{os.environ['PATH']}",
         "DVC_SITE_CACHE_DIR": str(clone / ".dvc" / "tmp" / "site"),
     }
 
@@ -81,19 +82,15 @@ def _clone(name: str, processor: Processor) -> tuple[Path, dict[str, str]]:
 def _step(environment: dict[str, str], *, portable: bool) -> list[str]:
     """Return what torch takes the processor for, and the hash of a training step."""
     settings = SETTINGS if portable else {PORTABLE: "0"}
-    command = [_python(Path(environment["PYTHONPATH"])), "-m", "checks.processors.step"]
+    command = ["python", "-m", "checks.processors.step"]
     return subprocess.run(
         command, cwd=PROJECT, env=environment | settings, stdout=subprocess.PIPE, check=True, encoding="utf-8"
     ).stdout.split()
 
 
-def _python(clone: Path) -> str:
-    return str(clone / ".venv" / "bin" / "python")
-
-
 def _hashes(lock: Path) -> dict[str, str]:
-    stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
-    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+    stages = (recorded_stages(lock) or {}).values()
+    return {out["path"]: out["md5"] for stage in stages for out in stage.get("outs", [])}
 
 
 if __name__ == "__main__":

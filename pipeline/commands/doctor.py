@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from ruamel.yaml import YAML
@@ -112,7 +113,7 @@ def _dvc_record(root: Path | None) -> Finding:
     return Finding(RECORD, f"whole, {len(stages)} stages")
 
 
-def recorded_stages(record: Path) -> dict[str, object] | None:
+def recorded_stages(record: Path) -> dict[str, Any] | None:
     """Return the stages in a dvc.lock; None if it is damaged."""
     try:
         content = YAML(typ="safe").load(record.read_bytes())
