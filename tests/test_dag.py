@@ -17,7 +17,9 @@ from imports import PACKAGES, ROOT, import_closure
 from jinja2 import Environment, FileSystemLoader, meta
 
 from pipeline.models.pixelcam import load_pixelcam
+from pipeline.params.adaptation import AdaptationParams
 from pipeline.params.config import Params, load_params
+from pipeline.params.reading import read_checked
 from pipeline.report.page import TEMPLATES
 
 STAGES = (
@@ -156,11 +158,17 @@ def test_every_section_of_the_params_is_a_parameter_of_a_stage_and_the_other_way
     assert listed == sections == set(Params.model_fields)
 
 
-@pytest.mark.parametrize(
-    "path", [ROOT / "params.yaml", *sorted((ROOT / "presets").glob("*.yaml"))], ids=lambda p: p.name
-)
+SECTION = ROOT / "presets/adaptation.yaml"  # the one preset that is a section, and no whole params.yaml
+PRESETS = sorted(set((ROOT / "presets").glob("*.yaml")) - {SECTION})
+
+
+@pytest.mark.parametrize("path", [ROOT / "params.yaml", *PRESETS], ids=lambda p: p.name)
 def test_params_and_presets_are_valid(path: Path) -> None:
     assert load_params(path).source
+
+
+def test_the_preset_of_adapting_is_valid() -> None:
+    assert read_checked(AdaptationParams, SECTION).steps
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -2,16 +2,22 @@
 
 import re
 import runpy
+import shlex
+from collections.abc import Iterator
 from dataclasses import fields
+from itertools import pairwise, takewhile
 from pathlib import Path
 
 import pytest
+import yaml
+from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
 from imports import ROOT
 
 from pipeline.metrics.classification import Calibration
 from pipeline.metrics.localization import BoxScores, RegionScores
 from pipeline.metrics.published import PublishedRegion, PublishedScores
 from pipeline.metrics.scores import Scores
+from pipeline.params.config import load_params
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
@@ -42,6 +48,38 @@ def test_a_page_names_tests_and_files_that_are_there(page: Path) -> None:
     for path in re.findall(r"`((?:pipeline|stages|tests|benchmarks|presets|notebooks|docs)/[\w/.]+)`", TEXTS[page]):
         # Pages about tests name them from the folder of the tests; NAME stands for a name.
         assert "NAME" in path or (ROOT / path).exists() or (ROOT / "tests" / path).exists(), path
+
+
+def experiments(page: Path) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield of each printed `dvc exp run` the params it starts from, the domains added to them, and what -S changes."""
+    for section in re.split(r"^#+ ", TEXTS[page], flags=re.MULTILINE):
+        preset = re.search(r"cp (presets/\w+\.yaml) params\.yaml", section)
+        domains = "".join(re.findall(r"^```yaml\n(  .*?)^```", section, flags=re.MULTILINE | re.DOTALL))
+        for command in re.findall(r"dvc exp run([^`\n]*)", section):
+            words = shlex.shlex(command.replace("$n", "1"), posix=True, punctuation_chars=True)
+            words.whitespace_split = True
+            given = list(takewhile(lambda word: word not in (";", "&&"), words))
+            changes = [value for flag, value in pairwise(given) if flag == "-S"]
+            yield preset[1] if preset else "params.yaml", domains, changes
+
+
+@each_page
+def test_a_page_prints_experiments_whose_params_fit_together(page: Path, tmp_path: Path) -> None:
+    for start, domains, changes in experiments(page):
+        for number, swept in enumerate(get_hydra_sweeps({"params.yaml": changes})):
+            path = tmp_path / f"{number}.yaml"
+            values = yaml.safe_load((ROOT / start).read_text(encoding="utf-8"))
+            values["domains"] |= yaml.safe_load(domains) or {}
+            path.write_text(yaml.safe_dump(values), encoding="utf-8")
+            apply_overrides(path, swept["params.yaml"])
+            load_params(path)
+
+
+def test_adapting_is_left_out_by_a_change_alone(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes((ROOT / "params.yaml").read_bytes())  # with its comments
+    apply_overrides(path, ["~adaptation.lymph_node", "target_domains=[colon]"])
+    assert load_params(path).adaptation == {}  # with a comment behind `adaptation:` DVC would write no YAML
 
 
 @each_page

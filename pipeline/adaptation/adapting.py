@@ -21,6 +21,8 @@ from pipeline.data.scored_set import ScoredSet
 from pipeline.data.unlabelled import UnlabelledDomain
 from pipeline.models.files import ModelInfo, State, weights_sha256
 from pipeline.models.loading import load_net
+from pipeline.models.pixelcam import PixelCAM
+from pipeline.models.teacher import Teacher
 from pipeline.params.adaptation import AdaptationParams
 from pipeline.params.config import Params
 from pipeline.params.errors import PixelCAMError
@@ -86,7 +88,7 @@ def adapt_model(
     Arguments as `adapt_models`.
     """
     net, info = load_net(model, params.evaluate_ood.weights[0])
-    _check(target, info, adaptation)
+    _check(target, net, info, adaptation)
     fabric = make_fabric()
     task = Task(
         model=net.to(fabric.device),
@@ -117,7 +119,7 @@ def adapt_model(
     wait_for_all()
 
 
-def _check(target: UnlabelledDomain, info: ModelInfo, adaptation: AdaptationParams) -> None:
+def _check(target: UnlabelledDomain, net: Teacher | PixelCAM, info: ModelInfo, adaptation: AdaptationParams) -> None:
     images, classes = len(target.images), len(info.classes)
     if len(target.classes) != classes:
         raise PixelCAMError(
@@ -130,10 +132,11 @@ def _check(target: UnlabelledDomain, info: ModelInfo, adaptation: AdaptationPara
             f"{classes} classes apart without labels; give more (a domain: by its adapt_fraction or images.train)"
         )
     by_pixels = adaptation.method is AdaptationMethod.SELF_TRAINING and adaptation.evidence is Evidence.PIXELS
-    if by_pixels and target.background_class_idx is None:
+    if by_pixels and isinstance(net, PixelCAM) and target.background_class_idx is None:
         raise PixelCAMError(
             f"adaptation.evidence: 'pixels' tells images with foreground from those without, and domain "
-            f"'{target.name}' has no background_class; give it one, or set it to image_head"
+            f"'{target.name}' has no background_class; give it one (pixelcam adapt: --background-class), or set it to "
+            "image_head"
         )
 
 
@@ -151,7 +154,8 @@ def _as_taken(target: UnlabelledDomain, info: ModelInfo, adaptation: AdaptationP
 
 def _measured(task: Task) -> Task:
     """Return a task whose model has batch norm measured on the domain."""
-    images = (to_device(batch.images, task.fabric.device) for batch in task.images)
+    mixed = task.images.in_random_order(task.params.seed)
+    images = (to_device(batch.images, task.fabric.device) for batch in mixed)
     asked_by = f"adaptation.{task.target.name}"
     model = with_target_statistics(task.model, images, task.fabric.device, asked_by=asked_by)
     return replace(task, model=model)
@@ -217,7 +221,7 @@ def _describe(adapted: Adapted, task: Task) -> dict[str, Any]:
         "method": own.method.value,
         "images": len(task.target.images),
         "adapted_to": own.images.value,
-        "evidence": (Evidence.PIXELS if task.sees_pixels else Evidence.IMAGE_HEAD).value,
+        "evidence": (Evidence.PIXELS if adapted.by_pixels else Evidence.IMAGE_HEAD).value,
         "statistics": own.statistics.value,
         "chosen_by": "none" if at_once else UnsupervisedScore.MUTUAL_INFORMATION.value,
         "chosen_epoch": adapted.kept.epoch,

@@ -3,6 +3,8 @@
 All take and give tensors on the CPU. A label is int64: a class index, `NO_LABEL`, or `UNLEARN - class_idx`.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
@@ -85,16 +87,21 @@ def surest_labels(evidence: Tensor, *, share: float) -> Tensor:
 def unlearning_labels(probabilities: Tensor, *, share: float) -> Tensor:
     """Let the least sure images of the over-predicted class unlearn it, and the others keep what is predicted.
 
+    Over-predicted is the class that most images are predicted as, by as many as are above an even share: where
+    predictions are evenly divided, no image unlearns.
+
     Args:
         probabilities: float (N, K).
-        share: of all images that unlearn; no more than are predicted as that class.
+        share: of all images that unlearn at most.
 
-    Source: SFDA-DeP, arXiv 2603.12468.
+    Source: the idea of SFDA-DeP, arXiv 2603.12468; that an even share is the measure is this project's reading.
     """
+    count, classes = probabilities.shape
     predicted = probabilities.argmax(dim=1)
-    counts = predicted.bincount(minlength=probabilities.shape[1])
+    counts = predicted.bincount(minlength=classes)
     over_predicted = int(counts.argmax())
+    excess = int(counts[over_predicted]) - math.ceil(count / classes)
     candidates = torch.nonzero(predicted == over_predicted).squeeze(1)
     unsure = entropy(probabilities[candidates]).argsort(descending=True, stable=True)
-    chosen = candidates[unsure[: max(1, round(share * len(predicted)))]]
+    chosen = candidates[unsure[: min(max(1, round(share * count)), max(0, excess))]]
     return predicted.index_fill(0, chosen, UNLEARN - over_predicted)

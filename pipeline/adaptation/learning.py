@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -27,13 +28,15 @@ from pipeline.params.config import AugmentationParams, Params, PixelCAMParams
 from pipeline.params.vocabulary import AdaptationMethod, Frozen, PixelClasses, Selection, UnsupervisedScore
 from pipeline.pseudo_labels.extraction import extract_from
 from pipeline.pseudo_labels.store import PseudoLabelStore
+from pipeline.runtime.console import say
 from pipeline.runtime.devices import describe_device
 from pipeline.runtime.seeding import make_generator
 from pipeline.training.checkpoints import Checkpoint, Keeper, Kept, TrainingState, fingerprint_of
-from pipeline.training.loop import Stepper, check_finite, descend
+from pipeline.training.loop import Stepper, check_finite, check_shares, descend
 from pipeline.training.optimizers import make_optimizer, make_schedule
 from pipeline.training.pixelcam import PixelCAMObjective
 
+WATCHED: Final = 4  # times at least that a model is looked at while it learns, however many images there are
 COLOURS: Final = ("brightness", "contrast", "saturation", "hue", "stain", "blur")  # what of a view is no geometry
 
 
@@ -88,13 +91,17 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Adapted:
-    """What adapting left: the weights that were chosen, the course of the epochs from 0 on, and a row for each."""
+    """What adapting left: the weights that were chosen, the course of the epochs from 0 on, and a row for each.
+
+    `by_pixels` says whether images were labelled by their share of foreground.
+    """
 
     kept: Kept
     course: list[Watched]
     rows: list[dict[str, float]]
     info: ModelInfo
     checkpoint: Checkpoint
+    by_pixels: bool = False
 
 
 def learn(task: Task, first: Watched, *, source: nn.Module) -> Adapted:
@@ -111,8 +118,17 @@ def learn(task: Task, first: Watched, *, source: nn.Module) -> Adapted:
     method, section = METHODS[task.adaptation.method], training_params(task)
     store = _own_store(task) if task.learns_pixels or task.sees_pixels else None
     shares = foreground_shares(store) if store is not None and task.sees_pixels else None
+    if task.sees_pixels and shares is None:
+        say(
+            f"adapting to {task.target.name}: by the maps of this model all images have the same share of foreground, "
+            "so they are labelled by the image head (adaptation.evidence: image_head)"
+        )
     labels = _label(method, task, task.reading, shares)
-    training_set = _training_set(task, store, task.reading.image_logits.argmax(dim=1) if labels is None else labels)
+    pixels = None
+    if store is not None and task.learns_pixels:
+        pixels = _own_pixels(task, store, task.reading.image_logits.argmax(dim=1) if labels is None else labels)
+    training_set = _training_set(task, pixels)
+    check_shares(training_set, section.batch_size)
     task.model.encoder.freeze(Frozen.BATCH_NORM if measured_norms(task.model.encoder) else Frozen.NOTHING)
     choose_weights(task.model, method, with_pixels=task.learns_pixels)
     optimizer = make_optimizer(task.model, section)
@@ -124,7 +140,7 @@ def learn(task: Task, first: Watched, *, source: nn.Module) -> Adapted:
     checkpoint.load(state)
     wrapped, wrapped_optimizer = task.fabric.setup(task.model, optimizer)
     objective = AdaptationObjective(method, task.adaptation, PixelCAMObjective(section))
-    epochs = _Epochs(task, method, training_set, state, first=first, labels=labels)
+    epochs = _Epochs(task, method, training_set, pixels, state, first=first, labels=labels)
     descend(
         Stepper(wrapped, wrapped_optimizer, objective, state, task.fabric),
         steps=section.steps,
@@ -140,6 +156,7 @@ def learn(task: Task, first: Watched, *, source: nn.Module) -> Adapted:
         rows=[{"epoch": 0, "step": 0, **first.row()}, *state.history],
         info=task.info,
         checkpoint=checkpoint,
+        by_pixels=shares is not None,
     )
 
 
@@ -151,6 +168,7 @@ class _Epochs:
         task: Task,
         method: Method,
         training_set: TrainingSet,
+        pixels: OwnPixelLabels | None,
         state: TrainingState,
         *,
         first: Watched,
@@ -159,6 +177,7 @@ class _Epochs:
         self.task = task
         self.method = method
         self.training_set = training_set
+        self.pixels = pixels
         self.state = state
         self.first = first
         self.labels = labels
@@ -172,9 +191,13 @@ class _Epochs:
             labels = _label(self.method, self.task, latest, None)
             state.memory = {} if labels is None else {"labels": labels}
         labels = state.memory.get("labels", self.labels)
-        images = self.training_set if labels is None else self.training_set.with_classes(labels.tolist())
+        images = self.training_set
+        if labels is not None:
+            pixels = None if self.pixels is None else self.pixels.with_labels(labels)
+            images = images.with_classes(labels.tolist(), pixels)
         size, device = self.task.adaptation.batch_size, self.task.fabric.device
-        return images.batches(state.epoch, size, first=state.tally.count, device=device)
+        rest = images.batches(state.epoch, size, first=state.tally.count, device=device)
+        return islice(rest, max(1, self.task.adaptation.steps // WATCHED) - state.tally.count)
 
     def score(self) -> dict[str, float]:
         """Return the losses of the epoch, and what the model now says of all images."""
@@ -222,15 +245,16 @@ def _own_store(task: Task) -> PseudoLabelStore:
     return PseudoLabelStore(path)
 
 
-def _training_set(task: Task, store: PseudoLabelStore | None, labels: Tensor) -> TrainingSet:
-    pixels = None
-    if store is not None and task.learns_pixels:
-        pixels = OwnPixelLabels(
-            store,
-            labels,
-            background_class_idx=task.target.background_class_idx,
-            pixel_classes=task.info.pixel_classes or PixelClasses.FOREGROUND,
-        )
+def _own_pixels(task: Task, store: PseudoLabelStore, labels: Tensor) -> OwnPixelLabels:
+    return OwnPixelLabels(
+        store,
+        labels,
+        background_class_idx=task.target.background_class_idx,
+        pixel_classes=task.info.pixel_classes or PixelClasses.FOREGROUND,
+    )
+
+
+def _training_set(task: Task, pixels: OwnPixelLabels | None) -> TrainingSet:
     return TrainingSet(
         task.manifest,
         input_size=task.info.encoder.input_size,
@@ -249,5 +273,12 @@ def _augmentation(task: Task) -> AugmentationParams:
 def _fingerprint(task: Task, training_set: TrainingSet) -> str:
     determined_by = [task.adaptation.model_dump(mode="json"), training_params(task).model_dump(mode="json")]
     return fingerprint_of(
-        task.model, [*determined_by, training_set.describe(), task.params.seed, describe_device(task.fabric)]
+        task.model,
+        [
+            *determined_by,
+            training_set.describe(),
+            task.target.background_class_idx,
+            task.params.seed,
+            describe_device(task.fabric),
+        ],
     )

@@ -10,7 +10,6 @@ from pipeline.runtime.collectives import joint_mean, part_of_mean
 
 NO_LABEL: Final = -1  # of an image whose class nobody says
 UNLEARN: Final = -2  # and below: of an image that is to unlearn a class, UNLEARN - class_idx
-LEAST: Final = 1e-6  # keeps logarithms finite
 
 
 def entropy(probabilities: Tensor) -> Tensor:
@@ -39,10 +38,12 @@ def labelled_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def unlearning_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the mean of -log(1 - p) over the images that are to unlearn a class of probability p; 0 where none is.
 
+    Computed from logits, so that what is all but certain is unlearned with a gradient of 1 and not of 0.
+
     Source: SFDA-DeP, arXiv 2603.12468.
     """
     chosen = labels <= UNLEARN
     class_idx = (UNLEARN - labels).clamp_min(0)
-    probability = logits.softmax(dim=1).gather(1, class_idx.unsqueeze(1)).squeeze(1)
-    losses = -(1 - probability).clamp_min(LEAST).log()
+    others = logits.scatter(1, class_idx.unsqueeze(1), -torch.inf)
+    losses = logits.logsumexp(dim=1) - others.logsumexp(dim=1)
     return part_of_mean((losses * chosen).sum() / chosen.sum().clamp_min(1), over=chosen.sum())

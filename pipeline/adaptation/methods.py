@@ -26,11 +26,13 @@ from pipeline.data.training_set import TrainingBatch
 from pipeline.models.pixelcam import PixelCAM, PixelCAMOutput
 from pipeline.models.teacher import Teacher, TeacherOutput
 from pipeline.params.adaptation import AdaptationParams
+from pipeline.params.errors import PixelCAMError
 from pipeline.params.vocabulary import AdaptationMethod
 from pipeline.training.loop import StepLosses
 from pipeline.training.pixelcam import PixelCAMObjective
 
-NORMS: Final = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)  # and with them those that timm makes of them
+# And with them those that timm makes of them.
+NORMS: Final = (_BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,12 +108,22 @@ METHODS: Final = {
 
 
 def choose_weights(model: Teacher | PixelCAM, method: Method, *, with_pixels: bool) -> None:
-    """Let those weights learn that a method changes, and no others."""
+    """Let those weights learn that a method changes, and no others.
+
+    Raises:
+        PixelCAMError: the method changes norms alone, and the encoder has none.
+    """
     model.requires_grad_(False)
     if method.norms_only:
-        for layer in model.encoder.modules():
-            if isinstance(layer, NORMS):
-                layer.requires_grad_(True)
+        norms = [layer for layer in model.encoder.modules() if isinstance(layer, NORMS)]
+        if not norms:
+            raise PixelCAMError(
+                "adaptation.method: 'tent' learns the scales and shifts of norms, and this encoder has no "
+                "batch, layer, group or RMS norm; choose "
+                "self_training or shot, or train an encoder that has norms, such as resnet50"
+            )
+        for layer in norms:
+            layer.requires_grad_(True)
     else:
         model.encoder.requires_grad_(True)
     if method.image_head_learns:

@@ -14,12 +14,17 @@ from pipeline.params.vocabulary import BACKGROUND, FOREGROUND, IGNORE, PixelClas
 from pipeline.pseudo_labels.store import PseudoLabelStore
 
 LIKELY: Final = 0.5  # a pixel that is more likely foreground than not counts as foreground of an image
+LEAST_SPREAD: Final = 0.01  # of the shares of foreground, in [0, 1]; below, they tell images apart by noise
 
 
-def foreground_shares(store: PseudoLabelStore) -> Tensor:
-    """Return the share of each image's map that is foreground, float32 (N,) in [0, 1], in the order of the store."""
+def foreground_shares(store: PseudoLabelStore) -> Tensor | None:
+    """Return the share of each image's map that is foreground, float32 (N,) in [0, 1], in the order of the store.
+
+    None where all images have as good as the same share, which tells no class.
+    """
     maps = (store.read(image_id).cam for image_id in store.image_ids)
-    return torch.tensor([float((each >= LIKELY).mean()) for each in maps])
+    shares = torch.tensor([float((each >= LIKELY).mean()) for each in maps])
+    return shares if float(shares.max() - shares.min()) >= LEAST_SPREAD else None
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,14 @@ class OwnPixelLabels:
 
     def describe(self) -> dict[str, Any]:
         """Return all that determines the labels."""
-        return self.store.describe() | {"own": list(self.classes.values())}
+        own = {"labels": list(self.classes.values()), "background": self.background_class_idx}
+        return self.store.describe() | {"own": own, "pixel_classes": self.pixel_classes.value}
+
+    def with_labels(self, labels: Tensor) -> "OwnPixelLabels":
+        """Return the same pixel labels beside other labels of images, int64 (N,)."""
+        return OwnPixelLabels(
+            self.store, labels, background_class_idx=self.background_class_idx, pixel_classes=self.pixel_classes
+        )
 
     def read(self, image_id: str) -> PixelLabels:
         """Return the labels of an image."""

@@ -21,9 +21,9 @@ def measured_norms(model: nn.Module) -> list[_BatchNorm]:
 def with_target_statistics(model: ModelT, images: Iterable[Tensor], device: torch.device, *, asked_by: str) -> ModelT:
     """Return a copy of a model whose batch norm holds the mean and variance of a domain's images instead of its own.
 
-    Means and variances are the averages of those of the batches, each batch weighing as much as it has images. Of
-    batches of one size that is what batch norm computes with momentum None. The variance of a batch is the unbiased
-    one, so what differs between batches only is not in it: batches should hold images of all kinds.
+    They are those of all images together: the mean of the batches' means, and the mean of their unbiased variances
+    plus the variance between their means, each batch weighing as much as it has images. In deep layers a batch has been
+    normalized by itself before, so batches should hold images of all kinds: see `ScoredSet.in_random_order`.
 
     Args:
         model: takes images and normalizes them itself; stays as it is.
@@ -48,18 +48,45 @@ def with_target_statistics(model: ModelT, images: Iterable[Tensor], device: torc
     for layer in norms:
         layer.reset_running_stats()
         layer.train()
+        layer.momentum = 1.0  # so that it holds what the last batch has
+    moments = [_Moments(layer) for layer in norms]
     seen = 0
     with torch.no_grad():
         for batch in images:
-            seen += len(batch)
-            for layer in norms:
-                layer.momentum = len(batch) / seen
             adapted(batch.to(device))
+            seen += len(batch)
+            for found in moments:
+                found.add(len(batch))
     if seen == 0:
         raise PixelCAMError(
             f"{asked_by}: statistics of batch norm need images of the domain, and there are none; its manifest must "
             "list some, or choose another option"
         )
-    for layer, momentum in zip(norms, momenta, strict=True):
+    for layer, momentum, found in zip(norms, momenta, moments, strict=True):
         layer.momentum = momentum
+        found.write()
     return adapted.eval()
+
+
+class _Moments:
+    """First and second moment of what a batch norm sees, float64 (C,), over batches."""
+
+    def __init__(self, layer: _BatchNorm) -> None:
+        if layer.running_mean is None or layer.running_var is None:
+            raise ValueError("this norm has no statistics, so it measures none")
+        self.mean, self.variance = layer.running_mean, layer.running_var
+        self.weight = 0
+        self.first = torch.zeros_like(self.mean, dtype=torch.float64)
+        self.second = torch.zeros_like(self.first)
+
+    def add(self, weight: int) -> None:
+        """Count the batch whose mean and variance the norm holds."""
+        self.weight += weight
+        self.first += weight * self.mean
+        self.second += weight * (self.variance.double() + self.mean.double() ** 2)
+
+    def write(self) -> None:
+        """Let the norm hold mean and variance of all batches."""
+        mean = self.first / self.weight
+        self.mean.copy_(mean)
+        self.variance.copy_(self.second / self.weight - mean**2)

@@ -70,11 +70,13 @@ def from_row(row: dict[str, float]) -> Watched:
 
 
 def fell(course: Sequence[Watched]) -> bool:
-    """Return whether a model has fallen onto one class that was once beyond it.
+    """Return whether a model has fallen onto one class of which it did not always say all images.
 
     A model that said one class of all images from the start has not fallen: adapting may yet lift it.
     """
-    return course[-1].has_collapsed and not all(each.has_collapsed for each in course)
+    last = course[-1]
+    always = all(each.has_collapsed and each.largest_class == last.largest_class for each in course)
+    return last.has_collapsed and not always
 
 
 def describe_stop(course: Sequence[Watched], classes: Sequence[str]) -> str | None:

@@ -13,23 +13,45 @@ from pipeline.models.files import ADAPTATION, read_info
 from pipeline.params.adaptation import AdaptationParams
 from pipeline.params.config import Params
 from pipeline.params.errors import PixelCAMError
-from pipeline.params.vocabulary import AdaptationMethod
+from pipeline.params.reading import read_checked
+from pipeline.params.vocabulary import AdaptationMethod, Evidence
 
 
-def choose_adaptation(params: Params, like: str | None, method: AdaptationMethod | None) -> AdaptationParams:
-    """Return how to adapt: as the params say for a domain, or for the first that they name, by another method if asked.
+def choose_adaptation(
+    params: Params,
+    *,
+    settings: Path | None,
+    like: str | None,
+    method: AdaptationMethod | None,
+    evidence: Evidence | None,
+) -> AdaptationParams:
+    """Return how to adapt: as a file says, or as the params do for a domain or the first that they name.
+
+    Args:
+        params: all parameters.
+        settings: the file, or None.
+        like: the domain, or None.
+        method: takes the place of the method, if given.
+        evidence: likewise.
 
     Raises:
-        PixelCAMError: the params name no such domain.
+        PixelCAMError: the file is no such section, or the params name no such domain.
     """
+    if settings is not None and like is not None:
+        raise PixelCAMError("--settings, --like: both say how to adapt; leave one out")
     known = ", ".join(params.adaptation) or "none"
-    if not params.adaptation or (like is not None and like not in params.adaptation):
+    if settings is None and (not params.adaptation or (like is not None and like not in params.adaptation)):
         raise PixelCAMError(
-            f"adaptation: expected a section '{like or 'DOMAIN'}', which says how to adapt (there are: {known}); "
-            "copy one from the params.yaml that is shipped"
+            f"adaptation: expected a section '{like or 'DOMAIN'}' in the params, which says how to adapt (there are: "
+            f"{known}); or say it by --settings presets/adaptation.yaml"
         )
-    chosen = params.adaptation[like or next(iter(params.adaptation))]
-    return chosen if method is None else chosen.model_copy(update={"method": method})
+    chosen = (
+        read_checked(AdaptationParams, settings)
+        if settings
+        else params.adaptation[like or next(iter(params.adaptation))]
+    )
+    asked = {"method": method, "evidence": evidence}
+    return chosen.model_copy(update={name: value for name, value in asked.items() if value is not None})
 
 
 def adapt(

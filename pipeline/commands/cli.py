@@ -15,7 +15,7 @@ from pipeline.commands.push_to_hub import push_to_hub
 from pipeline.commands.view import view
 from pipeline.metrics.protocols import ScoreProtocol
 from pipeline.params.errors import PixelCAMError
-from pipeline.params.vocabulary import AdaptationMethod, MapFormat
+from pipeline.params.vocabulary import AdaptationMethod, Evidence, MapFormat
 from pipeline.runtime.console import reporting_errors
 
 app = typer.Typer(
@@ -96,7 +96,11 @@ def adapt(
     like: Annotated[
         str | None, typer.Option(help="Adapt as its section adaptation says for this domain; else for the first.")
     ] = None,
-    method: Annotated[AdaptationMethod | None, typer.Option(help="Another method than that section says.")] = None,
+    settings: Annotated[
+        Path | None, typer.Option(help="Adapt as this file says instead, such as presets/adaptation.yaml.")
+    ] = None,
+    method: Annotated[AdaptationMethod | None, typer.Option(help="Another method than these say.")] = None,
+    evidence: Annotated[Evidence | None, typer.Option(help="Label images by other evidence than these say.")] = None,
     background_class: Annotated[
         str | None, typer.Option(help="The model's class whose images hold no region of interest, if there is one.")
     ] = None,
@@ -111,7 +115,7 @@ def adapt(
         model,
         images,
         output=output,
-        adaptation=choose_adaptation(read_as, like, method),
+        adaptation=choose_adaptation(read_as, settings=settings, like=like, method=method, evidence=evidence),
         params=read_as,
         background_class=background_class,
     )

@@ -14,6 +14,7 @@ from pipeline.data.manifest import Manifest, ManifestRow, PreparedDomain, Split
 from pipeline.data.maps import EvaluationBatch, resize_labels
 from pipeline.data.pixels import read_row_mask
 from pipeline.runtime.processes import count, rank
+from pipeline.runtime.seeding import make_generator
 from pipeline.runtime.threads import prefetch
 
 KEPT_MASK_BYTES: Final = 2**28  # of masks, at a bit a pixel; where there are more, they are read anew
@@ -59,6 +60,7 @@ class ScoredSet:
         self.mask_size = mask_size
         self._background_class_idx = background_class_idx
         self._selectable_only = selectable_only
+        self._order = list(range(len(manifest)))
         self._starts = range(0, len(manifest), batch_size)
         self._images = None if repeated else SquareReader(manifest, size=image_size)
         self._kept: SquareImages | None = None
@@ -76,12 +78,20 @@ class ScoredSet:
             self._shared._starts = self._starts[rank() :: count()]
         return self._shared
 
+    def in_random_order(self, seed: int) -> "ScoredSet":
+        """Return all images in an order of the seed's, so that a batch holds images of all kinds."""
+        mixed = copy(self)
+        mixed._order = torch.randperm(len(self.manifest), generator=make_generator(seed, "mixed")).tolist()
+        mixed._starts = range(0, len(self.manifest), self.batch_size)
+        mixed._shared = None
+        return mixed
+
     def __len__(self) -> int:
         """Return the number of batches."""
         return len(self._starts)
 
     def __iter__(self) -> Iterator[EvaluationBatch]:
-        batches = [list(range(start, min(start + self.batch_size, len(self.manifest)))) for start in self._starts]
+        batches = [self._order[start : start + self.batch_size] for start in self._starts]
         images = self._keep([index for batch in batches for index in batch]) if self._images is None else self._images
         for indices, samples in prefetch(batches, lambda index: self._sample(index, images)):
             yield self._batch(indices, samples)

@@ -108,11 +108,17 @@ class TrainingSet:
     def __len__(self) -> int:
         return len(self.images)
 
-    def with_classes(self, class_idx: Sequence[int]) -> "TrainingSet":
-        """Return the same images, decoded no second time, with other class indices, one per image in their order."""
+    def with_classes(self, class_idx: Sequence[int], store: PixelLabelSource | None) -> "TrainingSet":
+        """Return the same images, decoded no second time, with other labels.
+
+        Args:
+            class_idx: one per image, in their order.
+            store: the pixel labels that go with them, if there are any.
+        """
         rows = self.images.manifest.rows
         relabelled = (replace(row, class_idx=index) for row, index in zip(rows, class_idx, strict=True))
         other = copy(self)
+        other.store = store
         other.images = copy(self.images)
         other.images.manifest = replace(self.images.manifest, rows=tuple(relabelled))
         return other

@@ -199,7 +199,7 @@ class _Scorer:
             self.adapters[option] = Adapter(
                 option, self.params, image_scale=_image_scale(self.params), source=self._training_images
             )
-        return self.adapters[option](models, images, device=self.fabric.device)
+        return self.adapters[option](models, images.in_random_order(self.params.seed), device=self.fabric.device)
 
     def _training_images(self) -> SquareReader:
         return SquareReader(self.source.manifest.of_split(Split.TRAIN), size=self.image_size)

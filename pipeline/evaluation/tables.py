@@ -245,19 +245,24 @@ def headline(scores: ScoresByDomain, adaptations: Mapping[str, Mapping[str, Any]
     """
     known = adaptations or {}
     return {
-        domain: {
-            model: _headline(values, known[domain]["models"][model]["adapted"] if domain in known else {})
-            for model, values in models.items()
-        }
+        domain: {model: _headline(values, *_adapted(known.get(domain), model)) for model, values in models.items()}
         for domain, models in scores.items()
     }
 
 
-def _headline(values: Mapping[str, Any], adapted: Mapping[str, Any]) -> dict[str, object]:
+def _adapted(adaptation: Mapping[str, Any] | None, model: str) -> tuple[str, Mapping[str, Any]]:
+    """Return what the scores of an adapted model are called, so that only like stands beside like, and the scores."""
+    if adaptation is None:
+        return "", {}
+    kind = "adapted_transductive" if adaptation["transductive"] else "adapted"
+    return kind, adaptation["models"][model]["adapted"]
+
+
+def _headline(values: Mapping[str, Any], kind: str, adapted: Mapping[str, Any]) -> dict[str, object]:
     of_slides = values.get("slides", {})
     return (
         {score: values[score] for score in HEADLINE}
-        | {f"adapted_{score}": adapted[score] for score in HEADLINE if score in adapted}
+        | {f"{kind}_{score}": adapted[score] for score in HEADLINE if score in adapted}
         | {f"slides_{score}": of_slides[score] for score in SLIDES_HEADLINE if score in of_slides}
     )
 

@@ -21,8 +21,9 @@ from pipeline.export.model_card import CARD, read_card
 from pipeline.export.model_card_facts import params_sha256
 from pipeline.export.model_card_sections import HUB, REPOSITORY
 from pipeline.models.files import ADAPTATION, DESCRIPTION, HISTORY, WEIGHTS, read_info
-from pipeline.params.config import Params, load_params, read_sections
+from pipeline.params.config import Params, load_params
 from pipeline.params.errors import PixelCAMError, shown
+from pipeline.params.reading import read_sections
 from pipeline.params.vocabulary import Weights
 from pipeline.runtime.console import say
 from pipeline.runtime.files import is_shortage, replacing_folder

@@ -1,18 +1,14 @@
 """Typed parameters: params.yaml is read and checked here, once, before any work begins."""
 
 from pathlib import Path
-from reprlib import Repr
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationError, model_validator
-from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import YAMLError
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_validator
 
 from pipeline.params.adaptation import AdaptationParams
-from pipeline.params.errors import PixelCAMError, shown
+from pipeline.params.errors import PixelCAMError
 from pipeline.params.evaluation import EvaluationParams
+from pipeline.params.reading import read_checked
 from pipeline.params.slides import SlideParams
 from pipeline.params.types import (
     NO_BOOL,
@@ -30,10 +26,12 @@ from pipeline.params.types import (
 )
 from pipeline.params.vocabulary import (
     IGNORE,
+    AdaptationMethod,
     Approach,
     CamMethod,
     Drawing,
     EncoderWeights,
+    Evidence,
     ForegroundRule,
     Frozen,
     ImageHeadName,
@@ -46,36 +44,8 @@ from pipeline.params.vocabulary import (
     Regularization,
     Schedule,
     Selection,
+    TestTime,
 )
-
-
-def read_sections(path: Path) -> dict[Any, Any]:
-    """Read a YAML file whose content is a mapping.
-
-    Raises:
-        PixelCAMError: the file is missing, no YAML, no mapping, or holds a key twice.
-    """
-    try:
-        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))  # as DVC reads it
-    except OSError as error:
-        raise PixelCAMError(f"{path}: cannot be read ({error.strerror}); run from the project's root") from error
-    except RecursionError as error:
-        raise PixelCAMError(f"{path}: is not valid YAML: it is nested too deeply; restore the file") from error
-    except DuplicateKeyError as error:
-        key = (
-            str(error.problem).partition('"')[2].partition('" with value')[0]
-        )  # and then the values, which may be long
-        raise PixelCAMError(
-            f"{path}: is not valid YAML: the key {shown(key)} stands twice; keep one\n{error.problem_mark}"
-        ) from error
-    except (YAMLError, ValueError) as error:  # ValueError: bytes that are no UTF-8, a date that does not exist
-        raise PixelCAMError(f"{path}: is not valid YAML: {error}; mend that place") from error
-    if not isinstance(values, dict):
-        raise PixelCAMError(
-            f"{path}: expected a mapping of sections, got {type(values).__name__}; restore the file, or take one of "
-            "presets/"
-        )
-    return values
 
 
 def _must_be_safetensors(path: Path) -> Path:
@@ -300,10 +270,15 @@ class Params(Section):
     def _check_adaptation(self) -> Self:
         for section, names in (("adaptation", list(self.adaptation)), ("bounds", list(self.bounds))):
             for name in names:
+                without = f"; or do without: -S '~adaptation.{name}'" if section == "adaptation" else ""
                 if name == self.source:
-                    raise ValueError(f"{section}: '{name}' is the source, which the models know; name another domain")
+                    raise ValueError(
+                        f"{section}: '{name}' is the source, which the models know; name another domain{without}"
+                    )
                 if name not in self.target_domains:
-                    raise ValueError(f"{section}: '{name}' must be one of target_domains, where it is scored")
+                    raise ValueError(
+                        f"{section}: '{name}' must be one of target_domains, where it is scored; add it there{without}"
+                    )
         if len(set(self.bounds)) != len(self.bounds):
             raise ValueError(f"bounds must not repeat a name, got {list(self.bounds)}")
         home = self.domains[self.source]
@@ -318,6 +293,17 @@ class Params(Section):
                     f"adaptation.{name}.model: '{adaptation.model}' is not the model of the last round; set it to "
                     f"{self.final_model}"
                 )
+            by_pixels = adaptation.method is AdaptationMethod.SELF_TRAINING and adaptation.evidence is Evidence.PIXELS
+            if by_pixels and self.domains[name].background_class is None:
+                raise ValueError(
+                    f"adaptation.{name}.evidence: 'pixels' tells images with foreground from those without, and the "
+                    f"domain has no background_class; give it one, or set it to image_head"
+                )
+        if self.adaptation and self.evaluate_ood.test_time[0] is TestTime.BATCH_NORM:
+            raise ValueError(
+                "evaluate_ood.test_time: 'batch_norm' first would adapt adapted models once more, by the images that "
+                "they are scored on; put none first"
+            )
         return self
 
     @property
@@ -338,37 +324,5 @@ class Params(Section):
 
 
 def load_params(path: Path | str) -> Params:
-    """Read and check a params.yaml.
-
-    Raises:
-        PixelCAMError: the file is missing, is no YAML mapping, or a value is unknown, missing, mistyped or out of
-            range; the message lists every fault with its key.
-    """
-    values = read_sections(Path(path))
-    try:
-        return Params.model_validate(values)
-    except ValidationError as error:
-        faults = "\n".join(f"  {_describe(fault)}" for fault in error.errors(include_url=False, include_context=False))
-        raise PixelCAMError(f"{path}: {error.error_count()} value(s) need mending\n{faults}") from error
-    except RecursionError as error:
-        raise PixelCAMError(f"{path}: a value holds itself, or is nested too deeply; write it out") from error
-
-
-# What came may be large, or an alias of YAML that would grow without end when written out.
-_SHORT: Final = Repr()
-_SHORT.maxlevel = 2
-_SHORT.maxstring = _SHORT.maxother = 100
-
-
-def _describe(fault: ErrorDetails) -> str:
-    """Turn one fault into 'section.key: expectation, got value'."""
-    loc = fault["loc"]
-    # Below a domain's name pydantic puts the adapter, which is no key of the file.
-    parts = (*loc[:2], *loc[3:]) if loc[:1] == ("domains",) else loc
-    key = ".".join(str(part) for part in parts) or "params"
-    if fault["type"] == "extra_forbidden":
-        return f"{key}: is not a parameter; remove it or mend its spelling"
-    message = fault["msg"].removeprefix("Value error, ")
-    if fault["type"] == "missing" or isinstance(fault["input"], dict):
-        return f"{key}: {message}"
-    return f"{key}: {message}, got {_SHORT.repr(fault['input'])}"
+    """Read and check a params.yaml; errors as `read_checked`."""
+    return read_checked(Params, Path(path))

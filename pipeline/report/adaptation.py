@@ -28,7 +28,7 @@ KEPT_DOT: Final = 6 * DOT
 
 @dataclass(frozen=True, kw_only=True)
 class ChangeRow:
-    """A row of a table, in per cent: before and after, the change with interval and p value, and the bound.
+    """A row of a table, in per cent: before and after, the change with interval and p value, and what labels give.
 
     What is not known is empty, or a dash where it is a score.
     """

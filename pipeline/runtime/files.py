@@ -28,6 +28,9 @@ LOWER: Final[Mapping[str, tuple[str, ...]]] = {
     "train_teacher": ("train_teacher.batch_size", "model.input_size"),
     "extract_pseudo_labels": ("extract_pseudo_labels.batch_size", "cam.scales", "pixelcam_map.scales"),
     "train_pixelcam": ("train_pixelcam.batch_size", "model.input_size"),
+    "adapt": ("adaptation.DOMAIN.batch_size", "model.input_size"),
+    "bound": ("train_teacher.batch_size", "train_pixelcam.batch_size", "model.input_size"),
+    "repeat": ("train_teacher.batch_size", "train_pixelcam.batch_size", "model.input_size"),
     "evaluate_ood": ("evaluate_ood.batch_size", "cam.scales", "pixelcam_map.scales"),
     "report": ("report.images_per_domain", "cam.scales", "pixelcam_map.scales"),
 }

@@ -49,8 +49,8 @@ class Keeper:
         self.best = dict.fromkeys(self.criteria, math.inf)
 
     def see(self, model: nn.Module, row: dict[str, float], epoch: int) -> None:
-        """Copy the weights if this epoch is as good as the best so far, or better, by any criterion."""
-        better = [criterion for criterion in self.criteria if _rank(row, criterion) <= self.best[criterion]]
+        """Copy the weights if this epoch is the best so far by any criterion; see `_is_better` for equals."""
+        better = [each for each in self.criteria if _is_better(_rank(row, each), self.best[each], each)]
         state = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()} if better else {}
         for criterion in better:
             self.best[criterion] = _rank(row, criterion)
@@ -110,11 +110,14 @@ class TrainingState:
         return int(self.history[-1]["step"] if self.history else 0) + self.tally.count
 
     def end_epoch(self, row: dict[str, float]) -> None:
-        """Put an epoch's scores into the history, keep its weights if they are the best, and begin the next one."""
+        """Put an epoch's scores into the history, and begin the next one."""
         rate = float(self.schedule.get_last_lr()[0])
-        self.keeper.see(self.model, row, self.epoch)
         self.history.append({"epoch": self.epoch, "step": self.step, **row, "learning_rate": rate})
         self.tally = Tally()
+
+    def keep_best(self) -> None:
+        """Keep the weights of the epoch that has come to its end if they are the best so far."""
+        self.keeper.see(self.model, self.history[-1], len(self.history))
 
 
 def save_state(state: TrainingState, folder: Path) -> None:
@@ -198,8 +201,17 @@ def _below(prefix: str, tensors: State) -> State:
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
+def _is_better(rank: float, best: float, criterion: Criterion) -> bool:
+    """Return whether an epoch takes the place of the best so far.
+
+    Among equals the later is taken, which has learned for longer; without labels the earlier, since what changes a
+    model without improving it is not wanted.
+    """
+    return rank < best or (rank == best and isinstance(criterion, Selection))
+
+
 def _rank(row: dict[str, float], criterion: Criterion) -> float:
-    """Return what the selected epoch has least of; among equals the later epoch is taken."""
+    """Return what the selected epoch has least of."""
     match criterion:
         case Selection.LAST:
             return 0.0

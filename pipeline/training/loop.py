@@ -164,7 +164,7 @@ def descend(
         score: returns the scores of an epoch that has come to its end.
         checkpoint: where the state is left.
         label: name on the progress bar.
-        is_over: says after each epoch whether that was enough.
+        is_over: says after each epoch whether that was one too many, whose weights are not kept.
 
     Raises:
         SystemExit: SIGTERM came; the state is on disk.
@@ -183,6 +183,8 @@ def descend(
             row = score()
             bar.set_postfix({name: f"{value:.3f}" for name, value in row.items()})
             state.end_epoch(row)
+            if not is_over():
+                state.keep_best()
             if is_first():
                 checkpoint.save(state)
 
@@ -286,8 +288,9 @@ def _with_joint_batch_norm(model: nn.Module, fabric: Fabric) -> nn.Module:
     return converted
 
 
-def _check_shares(training_set: TrainingSet, params: TrainingParams) -> None:
-    images = min(params.batch_size, len(training_set))
+def check_shares(training_set: TrainingSet, batch_size: int) -> None:
+    """Raise a `PixelCAMError` where a batch cannot be shared evenly by the processes there are."""
+    images = min(batch_size, len(training_set))
     if images % count():
         raise PixelCAMError(
             f"batch_size: a batch of {images} images cannot be shared evenly by {count()} processes; take a number of "
@@ -304,7 +307,7 @@ def _check_data(training_set: TrainingSet, validation: Iterable[EvaluationBatch]
             f"all training images of the domain to train on are '{next(iter(labels.values()))}', and a classifier "
             "learns from two classes or more; mend the labels or the split and prepare the domain again"
         )
-    _check_shares(training_set, params)
+    check_shares(training_set, params.batch_size)
     # Of all processes, and gone through once: a batch is not kept.
     has_foreground = interleaved([bool(batch.masks[batch.has_mask].any()) for batch in validation])
     needs_images = sorted(wanted_selections(params) - {Selection.LAST})

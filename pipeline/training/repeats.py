@@ -5,9 +5,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-from pipeline.data.manifest import PreparedDomain
+from pipeline.data.manifest import PreparedDomain, Split
 from pipeline.params.config import Params
-from pipeline.params.vocabulary import Approach
+from pipeline.params.errors import PixelCAMError
+from pipeline.params.vocabulary import Approach, Selection
 from pipeline.pseudo_labels.extraction import extract_pseudo_labels
 from pipeline.pseudo_labels.store import PseudoLabelStore
 from pipeline.runtime.collectives import from_first, wait_for_all
@@ -48,7 +49,10 @@ def repeat_chain(source: PreparedDomain, *, seed: int, params: Params, output: P
 
 
 def train_bound(target: PreparedDomain, *, params: Params, output: Path, checkpoints: Path) -> None:
-    """Train a teacher, and PixelCAM with pixels from masks, on a domain itself: what adapting to it cannot surpass.
+    """Train a teacher, and PixelCAM with pixels from masks, on a domain itself: what as many labelled images give.
+
+    Both start from the encoder's weights and know nothing of the source. Where the domain has no validation images, the
+    last states are the models.
 
     Args:
         target: the domain, whose training images have labels and masks.
@@ -59,9 +63,9 @@ def train_bound(target: PreparedDomain, *, params: Params, output: Path, checkpo
     Raises:
         PixelCAMError: an image has no mask or cannot be read, or a training diverges.
     """
+    _check_masks(target)
     states = checkpoints / f"bound_{target.name}"
-    section = params.train_pixelcam.model_copy(update={"approach": Approach.SUPERVISED})
-    supervised = params.model_copy(update={"train_pixelcam": section, "rounds": {}})
+    supervised = _supervised(params, validated=len(target.manifest.of_split(Split.VAL)) > 0)
     make_fabric()  # where several processes meet
     with ExitStack() as first_alone:
         folder = from_first(lambda: first_alone.enter_context(replacing_folder(output)))
@@ -69,6 +73,32 @@ def train_bound(target: PreparedDomain, *, params: Params, output: Path, checkpo
     if is_first():
         shutil.rmtree(states, ignore_errors=True)
     wait_for_all()
+
+
+def _check_masks(target: PreparedDomain) -> None:
+    without = [
+        row.image
+        for row in target.manifest.of_split(Split.TRAIN).rows
+        if not row.mask and row.class_idx != target.background_class_idx
+    ]
+    if without:
+        raise PixelCAMError(
+            f"bounds: '{target.name}' has {len(without)} training image(s) without a mask (the first: {without[0]}), "
+            "and models are to learn from its masks; add them, or leave it out of bounds"
+        )
+
+
+def _supervised(params: Params, *, validated: bool) -> Params:
+    """Return the params with one round from masks, and no selection that there are no validation images for."""
+    by_masks: dict[str, object] = {"approach": Approach.SUPERVISED}
+    last: dict[str, object] = {} if validated else {"selection": Selection.LAST, "keep": ()}
+    return params.model_copy(
+        update={
+            "train_teacher": params.train_teacher.model_copy(update=last),
+            "train_pixelcam": params.train_pixelcam.model_copy(update=by_masks | last),
+            "rounds": {},
+        }
+    )
 
 
 def _train_chain(source: PreparedDomain, *, params: Params, folder: Path, states: Path) -> None:

@@ -58,13 +58,13 @@ def test_unlearning_lowers_the_probability_of_the_class_that_is_named() -> None:
     )
 
 
-def test_unlearning_what_is_certain_has_a_finite_gradient() -> None:
+def test_unlearning_what_is_certain_has_a_gradient_of_one() -> None:
     logits = torch.tensor([[100.0, -100.0]], requires_grad=True)
     loss = unlearning_loss(logits, torch.tensor([UNLEARN]))
     loss.backward()  # type: ignore[no-untyped-call]
-    assert math.isfinite(loss.item())
+    assert loss.item() == 200
     assert logits.grad is not None
-    assert logits.grad.isfinite().all()
+    assert logits.grad.tolist() == [[1, -1]]
 
 
 @pytest.mark.parametrize("loss", [labelled_cross_entropy, unlearning_loss])

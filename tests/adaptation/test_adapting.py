@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -11,9 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny import Run, adapting, digests, tiny_params
+from torch import nn
 
 from pipeline.adaptation import learning
 from pipeline.adaptation.adapting import adapt_model, adapt_models
+from pipeline.adaptation.methods import METHODS as ADAPTING
+from pipeline.adaptation.methods import choose_weights
+from pipeline.adaptation.own_pixels import OwnPixelLabels
 from pipeline.adaptation.watching import Watched
 from pipeline.data.training_set import TrainingBatch, TrainingSet
 from pipeline.data.unlabelled import UnlabelledDomain, read_unlabelled
@@ -179,10 +184,10 @@ def test_killed_it_goes_on_to_the_same_bytes(
     assert len(again) < 6, "it began anew"
 
 
-def _falling(shares: list[float]) -> Callable[..., Watched]:
+def _falling(shares: list[float], information: Callable[[float], float] = lambda share: 1 - share) -> Any:  # noqa: ANN401
     def watch(probabilities: torch.Tensor, *, epoch: int) -> Watched:  # noqa: ARG001 - stands in for another
         share = shares[min(epoch, len(shares) - 1)]
-        return Watched(epoch=epoch, mutual_information=1 - share, largest_class=1, largest_share=share)
+        return Watched(epoch=epoch, mutual_information=information(share), largest_class=1, largest_share=share)
 
     return watch
 
@@ -199,10 +204,66 @@ def test_a_run_that_falls_onto_one_class_is_stopped_and_the_best_state_before_ke
     assert about["stopped"] in capsys.readouterr().err
 
 
-def test_where_no_epoch_is_better_the_model_stays_as_it_was(
+def test_the_state_that_fell_is_not_kept_whatever_its_score(
     finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(learning, "watch", _falling([1.0, 1.0]))
+    watch = _falling([0.75, 0.8, 0.96], information=lambda share: share)  # the fallen epoch has the highest
+    monkeypatch.setattr(learning, "watch", watch)
+    monkeypatch.setattr("pipeline.adaptation.adapting.watch", watch)
+    folder = _adapt(finished, tmp_path / "adapted", method="shot", steps=20)
+    about = json.loads((folder / "adaptation.json").read_text(encoding="utf-8"))
+    assert about["stopped"].startswith("epoch 2")
+    assert about["chosen_epoch"] == 1
+
+
+def test_a_model_is_looked_at_on_the_way_however_many_images_there_are(finished: Run, tmp_path: Path) -> None:
+    folder = _adapt(finished, tmp_path / "adapted", method="tent", steps=4, batch_size=2)
+    history = pd.read_csv(folder / "history.csv")
+    assert history["step"].tolist() == [0, 1, 2, 3, 4], "all images take two steps, a quarter of four is one"
+
+
+def test_processes_that_do_not_divide_the_batch_are_refused(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "count", lambda: 3)
+    with pytest.raises(PixelCAMError, match="a batch of 2 images cannot be shared evenly by 3 processes"):
+        _adapt(finished, tmp_path / "adapted", method="tent")
+    assert not (tmp_path / "adapted").exists()
+
+
+def test_labels_of_pixels_follow_those_of_images(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[list[int], list[int]]] = []
+    real = TrainingSet.batches
+
+    def spy(images: TrainingSet, *arguments: Any, **more: Any) -> object:  # noqa: ANN401 - whatever the set takes
+        assert isinstance(images.store, OwnPixelLabels)
+        of_images = [row.class_idx for row in images.images.manifest.rows]
+        seen.append((of_images, list(images.store.classes.values())))
+        return real(images, *arguments, **more)
+
+    given = iter([[0, 1, 0, 1], [1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 1, 1]])
+    monkeypatch.setattr(TrainingSet, "batches", spy)
+    monkeypatch.setattr("pipeline.adaptation.methods.labels_by_centres", lambda *_: torch.tensor(next(given)))
+    monkeypatch.setattr(learning, "watch", _ever_better())
+    _adapt(finished, tmp_path / "adapted", method="shot", steps=2)
+    assert len(seen) == 2
+    assert all(of_images == of_pixels for of_images, of_pixels in seen)
+    assert seen[0] != seen[1]
+
+
+def test_tent_without_norms_is_refused() -> None:
+    model = SimpleNamespace(requires_grad_=lambda _: None, encoder=nn.Sequential(nn.Conv2d(3, 4, 1)))
+    with pytest.raises(PixelCAMError, match="'tent' learns the scales and shifts of norms, and this encoder has no"):
+        choose_weights(model, ADAPTING[AdaptationMethod.TENT], with_pixels=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("after", [1.0, 0.5])
+def test_where_no_epoch_is_better_the_model_stays_as_it_was(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: float
+) -> None:
+    monkeypatch.setattr(learning, "watch", _falling([0.5, after]))
     monkeypatch.setattr("pipeline.adaptation.adapting.watch", _falling([0.5]))
     _adapt(finished, tmp_path / "adapted", method="self_training", statistics="target")
     assert _changed(finished.pixelcam, tmp_path / "adapted") == set()
@@ -233,7 +294,7 @@ def test_too_few_images_are_refused(finished: Run, tmp_path: Path, images: int, 
 
 def test_evidence_by_pixels_needs_a_class_without_foreground(finished: Run, tmp_path: Path) -> None:
     target = replace(_target(finished, _params(finished)), background_class_idx=None)
-    with pytest.raises(PixelCAMError, match=r"no background_class; give it one, or set it to image_head"):
+    with pytest.raises(PixelCAMError, match=r"no background_class; give it one .*, or set it to image_head"):
         _adapt(finished, tmp_path / "adapted", target=target, method="self_training", evidence="pixels")
 
 

@@ -57,10 +57,23 @@ def test_every_class_gets_as_many_labels_even_where_the_model_prefers_one() -> N
 
 
 def test_the_least_sure_of_the_over_predicted_class_unlearn_it() -> None:
-    probabilities = torch.tensor([[0.1, 0.9], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7], [0.8, 0.2]])
-    assert unlearning_labels(probabilities, share=0.4).tolist() == [1, UNLEARN - 1, 1, UNLEARN - 1, 0]
+    probabilities = torch.tensor([[0.1, 0.9], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7], [0.35, 0.65], [0.8, 0.2]])
+    assert unlearning_labels(probabilities, share=0.34).tolist() == [1, UNLEARN - 1, 1, 1, UNLEARN - 1, 0]
+
+
+def test_no_more_unlearn_than_are_above_an_even_share() -> None:
+    probabilities = torch.tensor([[0.1, 0.9], [0.2, 0.8], [0.4, 0.6], [0.7, 0.3]])
+    assert unlearning_labels(probabilities, share=0.9).tolist() == [1, 1, UNLEARN - 1, 0]
+
+
+@pytest.mark.parametrize("classes", [[0, 0, 1, 1], [0, 1, 1, 2], [0, 1, 1]])
+def test_where_predictions_are_evenly_divided_no_image_unlearns(classes: list[int]) -> None:
+    probabilities = torch.nn.functional.one_hot(torch.tensor(classes)).float()
+    assert unlearning_labels(probabilities, share=0.5).tolist() == classes
 
 
 def test_an_image_of_another_class_does_not_unlearn() -> None:
-    probabilities = torch.tensor([[0.1, 0.9], [0.1, 0.9], [0.51, 0.49]])  # the last is least sure
-    assert unlearning_labels(probabilities, share=0.9).tolist() == [UNLEARN - 1, UNLEARN - 1, 0]
+    probabilities = torch.tensor(
+        [[0.51, 0.49], [0.1, 0.9], [0.1, 0.9], [0.1, 0.9], [0.1, 0.9]]
+    )  # the first is least sure
+    assert unlearning_labels(probabilities, share=0.9).tolist() == [0, UNLEARN - 1, 1, 1, 1]

@@ -17,7 +17,11 @@ MAPS = ([[0.9, 0.5], [0.2, 0.1]], [[0.0, 0.1], [0.2, 0.49]])
 
 @pytest.fixture
 def store(tmp_path: Path) -> PseudoLabelStore:
-    rows = (StoredImage(LABELS, np.array(each, dtype=np.float16), 0) for each in MAPS)
+    return _store(tmp_path, MAPS)
+
+
+def _store(tmp_path: Path, maps: tuple[list[list[float]], ...]) -> PseudoLabelStore:
+    rows = (StoredImage(LABELS, np.array(each, dtype=np.float16), 0) for each in maps)
     write_store(
         tmp_path / "store.zarr",
         rows,
@@ -35,7 +39,9 @@ def _own(store: PseudoLabelStore, labels: list[int], pixel_classes: PixelClasses
 
 
 def test_the_share_of_foreground_is_that_of_likely_pixels(store: PseudoLabelStore) -> None:
-    assert foreground_shares(store).tolist() == [0.5, 0.0]
+    found = foreground_shares(store)
+    assert found is not None
+    assert found.tolist() == [0.5, 0.0]
 
 
 def test_an_image_of_the_background_class_is_background_all_over(store: PseudoLabelStore) -> None:
@@ -51,5 +57,15 @@ def test_foreground_is_of_the_images_class_or_ignored(store: PseudoLabelStore) -
 
 
 def test_other_labels_of_images_are_another_training(store: PseudoLabelStore) -> None:
-    first, second = (_own(store, labels, PixelClasses.FOREGROUND).describe() for labels in ([0, 1], [1, 1]))
-    assert first != second
+    first = _own(store, [0, 1], PixelClasses.FOREGROUND)
+    others = (
+        first.with_labels(torch.tensor([1, 1])),
+        _own(store, [0, 1], PixelClasses.IMAGE_CLASSES),
+        OwnPixelLabels(store, torch.tensor([0, 1]), background_class_idx=1, pixel_classes=PixelClasses.FOREGROUND),
+    )
+    assert all(other.describe() != first.describe() for other in others)
+
+
+def test_shares_that_are_all_alike_tell_no_class(tmp_path: Path) -> None:
+    store = _store(tmp_path, ([[0.9, 0.5], [0.2, 0.1]], [[0.9, 0.1], [0.2, 0.7]]))
+    assert foreground_shares(store) is None

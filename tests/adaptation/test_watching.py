@@ -40,6 +40,11 @@ def test_a_model_that_said_one_class_from_the_start_may_be_lifted_and_then_fall(
     assert fell([_at(0, 1.0), _at(1, 0.7), _at(2, 0.96)])
 
 
+def test_a_model_falls_that_goes_from_one_class_to_another() -> None:
+    other = Watched(epoch=0, mutual_information=0.1, largest_class=0, largest_share=0.98)
+    assert fell([other, _at(1, 1.0)])
+
+
 def test_a_stop_says_when_and_why() -> None:
     course = [_at(0, 0.6), _at(1, 0.96)]
     assert describe_stop(course, CLASSES) == "epoch 1: 96 % of the images are predicted as metastatic"

@@ -4,7 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny import Run, adapting, digests, write_params
+import yaml
+from tiny import ROOT, Run, adapting, digests, write_params
 from typer.testing import CliRunner, Result
 
 from pipeline.commands.cli import app
@@ -44,9 +45,11 @@ def test_another_method_may_be_asked_for(project: Run, finished: Run) -> None:
 @pytest.mark.parametrize(
     ("more", "fault"),
     [
-        (("--like", "moon"), "expected a section 'moon', which says how to adapt (there are: away)"),
+        (("--like", "moon"), "expected a section 'moon' in the params, which says how to adapt (there are: away)"),
         (("--background-class", "moon"), "expected one of the model's classes (benign, malignant), got 'moon'"),
         ((), "evidence: 'pixels' tells images with foreground from those without"),
+        (("--settings", "missing.yaml"), "missing.yaml: cannot be read"),
+        (("--settings", "missing.yaml", "--like", "away"), "--settings, --like: both say how to adapt"),
     ],
 )
 def test_what_cannot_be_is_refused(project: Run, finished: Run, more: tuple[str, ...], fault: str) -> None:
@@ -56,6 +59,25 @@ def test_what_cannot_be_is_refused(project: Run, finished: Run, more: tuple[str,
     assert result.stderr.startswith("error: ")
     assert fault in result.stderr
     assert digests(project.root) == before
+
+
+def test_evidence_may_be_another(project: Run, finished: Run) -> None:
+    result = _adapt(project, finished, "--evidence", "image_head")
+    assert result.exit_code == 0, result.output
+
+
+def test_params_that_adapt_to_nothing_need_a_file_that_says_how(project: Run, finished: Run) -> None:
+    write_params(project, {"adaptation": {}})
+    assert "say it by --settings presets/adaptation.yaml" in _adapt(project, finished).stderr
+    section = yaml.safe_load((ROOT / "presets/adaptation.yaml").read_text(encoding="utf-8")) | {
+        "steps": 2,
+        "batch_size": 2,
+    }
+    settings = project.root / "settings.yaml"
+    settings.write_text(yaml.safe_dump(section), encoding="utf-8")
+    result = _adapt(project, finished, "--settings", settings)
+    assert result.exit_code == 0, result.output
+    assert "adapted by self_training to 4 images" in result.stdout
 
 
 def test_one_image_is_too_few(project: Run, finished: Run) -> None:

@@ -175,6 +175,18 @@ def test_repeated_batches_are_the_same_and_their_files_are_read_once(
     assert (root / "stores").exists() is (kept_bytes == 0)
 
 
+def test_a_random_order_is_the_seeds_and_holds_every_image_once(root: Path) -> None:
+    scored = _scored(_manifest(root), batch_size=3, repeated=True)
+    everything = [name for batch in scored for name in batch.image_ids]
+    for path in root.glob("?.png"):
+        path.unlink()  # decoded no second time
+    orders = [[name for batch in scored.in_random_order(seed) for name in batch.image_ids] for seed in (0, 0, 1, 2, 3)]
+    assert orders[0] == orders[1]
+    assert all(sorted(order) == everything for order in orders)
+    assert len({tuple(order) for order in orders}) > 1
+    assert [name for batch in scored for name in batch.image_ids] == everything, "the set itself keeps its order"
+
+
 def test_many_masks_are_read_anew(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = _manifest(root)  # with three files of masks, of 8x8 pixels here
     for limit, kept in ((3 * 8, True), (3 * 8 - 1, False)):

@@ -38,7 +38,7 @@ RECORD: dict[str, Any] = {
     "evidence": "pixels",
     "statistics": "source",
     "chosen_by": "mutual_information",
-    "chosen_epoch": 1,
+    "chosen_epoch": 0,
     "stopped": "epoch 1: 96 % of the images are predicted as malignant",
     "start_collapsed": False,
     "course": [
@@ -194,6 +194,9 @@ def test_the_headline_has_both(found: dict[str, Any], scored: dict[Variant, list
         "adapted_accuracy",
     ]
     assert of_both["away"]["pixelcam"]["pxap"] == scores["away"]["pixelcam"]["pxap"]
+    on_test = headline(scores, {"away": found["away"] | {"transductive": True}})
+    assert "adapted_transductive_pxap" in on_test["away"]["pixelcam"]
+    assert "adapted_pxap" not in on_test["away"]["pixelcam"], "never in one column with the other"
     assert of_both["away"]["pixelcam"]["adapted_accuracy"] == 0.5
 
 

@@ -123,9 +123,14 @@ def test_every_fault_names_its_key(tmp_path: Path, key: str, value: object, mess
         ({"cam.method": "sat"}, "reads the map of image_head sat, and model.image_head is 'gap'"),
         ({"rounds": {"pixelcam": "teacher"}}, "'pixelcam' is the name of another model"),
         ({"rounds": {"round_3": "round_2"}}, "'round_3' learns from 'round_2', which must be one of pixelcam"),
-        ({"source": "lymph_node"}, "adaptation: 'lymph_node' is the source, which the models know; name another"),
-        ({"target_domains": ["colon"]}, "adaptation: 'lymph_node' must be one of target_domains, where it is scored"),
+        ({"source": "lymph_node"}, r"'lymph_node' is the source, which.*-S '~adaptation\.lymph_node'"),
+        ({"target_domains": ["colon"]}, r"'lymph_node' must be one of target_domains.*-S '~adaptation\.lymph_node'"),
         ({"rounds": {"round_2": "pixelcam"}}, "'pixelcam' is not the model of the last round; set it to round_2"),
+        (
+            {"domains.lymph_node.background_class": None},
+            r"adaptation\.lymph_node\.evidence: 'pixels' tells.*no background_class; give it one",
+        ),
+        ({"evaluate_ood.test_time": ["batch_norm", "none"]}, "'batch_norm' first would adapt adapted models once more"),
         ({"bounds": ["colon"]}, "bounds: 'colon' is the source"),
         ({"bounds": ["lymph_node", "lymph_node"]}, "bounds must not repeat a name"),
         (

@@ -7,8 +7,9 @@ import yaml
 from rubbish import refusal, write_good
 from tiny import ROOT, change
 
-from pipeline.params.config import load_params, read_sections
+from pipeline.params.config import load_params
 from pipeline.params.errors import PixelCAMError
+from pipeline.params.reading import read_sections
 
 SHIPPED = (ROOT / "params.yaml").read_text(encoding="utf-8")
 

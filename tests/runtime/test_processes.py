@@ -81,7 +81,7 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(become: Become, process
         batch_size = images
 
     with pytest.raises(PixelCAMError, match=f"batch_size: a batch of {images} images .* by {processes} processes"):
-        loop._check_shares(_Set(), _Params())  # type: ignore[arg-type]
+        loop.check_shares(_Set(), 8)  # type: ignore[arg-type]
 
 
 def test_a_stage_for_one_process_is_refused_under_torchrun(
