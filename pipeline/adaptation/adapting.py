@@ -93,7 +93,7 @@ def adapt_model(
     task = Task(
         model=net.to(fabric.device),
         info=info,
-        made_by=weights_sha256(model),
+        made_by=weights_sha256(model, params.evaluate_ood.weights[0]),
         target=target,
         images=_as_taken(target, info, adaptation),
         adaptation=adaptation,

@@ -49,9 +49,9 @@ def weights_file(weights: Weights) -> str:
     return WEIGHTS if weights is Weights.SELECTED else f"{weights}.safetensors"
 
 
-def weights_sha256(folder: Path) -> str:
+def weights_sha256(folder: Path, weights: Weights = Weights.SELECTED) -> str:
     """Return the SHA-256 of a model's weights file; raise a `PixelCAMError` if it cannot be read."""
-    path = folder / WEIGHTS
+    path = folder / weights_file(weights)
     try:
         return sha256_of(path)
     except OSError as error:
