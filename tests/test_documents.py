@@ -5,6 +5,7 @@ import runpy
 import shlex
 from collections.abc import Iterator
 from dataclasses import fields
+from importlib.metadata import metadata, version
 from itertools import pairwise, takewhile
 from pathlib import Path
 
@@ -88,6 +89,12 @@ def test_a_page_opens_with_what_it_is_for(page: Path) -> None:
     assert title.startswith("# ")
     assert blank == ""
     assert re.match(r"[A-Z`*][^|#]{40}", opening), "a sentence comes first, before any table"
+
+
+def test_what_is_to_be_cited_is_the_version_there_is() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert str(citation["version"]) == version("pixelcam")
+    assert citation["license"] == metadata("pixelcam")["License-Expression"]
 
 
 def test_the_packages_are_drawn_as_they_import() -> None:
