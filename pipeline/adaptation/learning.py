@@ -113,9 +113,10 @@ def learn(task: Task, first: Watched, *, source: nn.Module) -> Adapted:
         source: the model as it came, of which `task.model` may differ by its batch norm, or the same object.
 
     Raises:
-        PixelCAMError: the loss is not finite, or the state on disk is damaged.
+        PixelCAMError: processes cannot share a batch, the loss is not finite, or the state on disk is damaged.
     """
     method, section = METHODS[task.adaptation.method], training_params(task)
+    check_shares(len(task.images.manifest), batch_size=section.batch_size)
     store = _own_store(task) if task.learns_pixels or task.sees_pixels else None
     shares = foreground_shares(store) if store is not None and task.sees_pixels else None
     if task.sees_pixels and shares is None:
@@ -128,7 +129,6 @@ def learn(task: Task, first: Watched, *, source: nn.Module) -> Adapted:
     if store is not None and task.learns_pixels:
         pixels = _own_pixels(task, store, task.reading.image_logits.argmax(dim=1) if labels is None else labels)
     training_set = _training_set(task, pixels)
-    check_shares(training_set, section.batch_size)
     task.model.encoder.freeze(Frozen.BATCH_NORM if measured_norms(task.model.encoder) else Frozen.NOTHING)
     choose_weights(task.model, method, with_pixels=task.learns_pixels)
     optimizer = make_optimizer(task.model, section)

@@ -288,13 +288,13 @@ def _with_joint_batch_norm(model: nn.Module, fabric: Fabric) -> nn.Module:
     return converted
 
 
-def check_shares(training_set: TrainingSet, batch_size: int) -> None:
-    """Raise a `PixelCAMError` where a batch cannot be shared evenly by the processes there are."""
-    images = min(batch_size, len(training_set))
-    if images % count():
+def check_shares(images: int, *, batch_size: int) -> None:
+    """Raise a `PixelCAMError` where a batch of so many images cannot be shared evenly by the processes there are."""
+    together = min(batch_size, images)
+    if together % count():
         raise PixelCAMError(
-            f"batch_size: a batch of {images} images cannot be shared evenly by {count()} processes; take a number of "
-            "processes that divides it, or change batch_size to a multiple of theirs (the result changes with it)"
+            f"batch_size: a batch of {together} images cannot be shared evenly by {count()} processes; take a number "
+            "of processes that divides it, or change batch_size to a multiple of theirs (the result changes with it)"
         )
 
 
@@ -307,7 +307,7 @@ def _check_data(training_set: TrainingSet, validation: Iterable[EvaluationBatch]
             f"all training images of the domain to train on are '{next(iter(labels.values()))}', and a classifier "
             "learns from two classes or more; mend the labels or the split and prepare the domain again"
         )
-    check_shares(training_set, params.batch_size)
+    check_shares(len(training_set), batch_size=params.batch_size)
     # Of all processes, and gone through once: a batch is not kept.
     has_foreground = interleaved([bool(batch.masks[batch.has_mask].any()) for batch in validation])
     needs_images = sorted(wanted_selections(params) - {Selection.LAST})

@@ -73,15 +73,8 @@ def test_shares_make_up_the_batch_in_its_order(become: Become) -> None:
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(become: Become, processes: int, images: int) -> None:
     become(0, processes)
 
-    class _Set:
-        def __len__(self) -> int:
-            return 100
-
-    class _Params:
-        batch_size = images
-
     with pytest.raises(PixelCAMError, match=f"batch_size: a batch of {images} images .* by {processes} processes"):
-        loop.check_shares(_Set(), 8)  # type: ignore[arg-type]
+        loop.check_shares(100, batch_size=images)
 
 
 def test_a_stage_for_one_process_is_refused_under_torchrun(
