@@ -173,6 +173,9 @@ def _adapt_to(source: random.Random, values: Values) -> None:
     like = next(iter(values["adaptation"].values()), None)
     others = [name for name in values["target_domains"] if name != values["source"]]
     values["adaptation"] = {source.choice(others): deepcopy(like)} if like and others and source.random() < 0.7 else {}
+    for name, section in values["adaptation"].items():
+        if values["domains"][name]["background_class"] is None:
+            section["evidence"] = "image_head"
 
 
 def _adapt_otherwise(source: random.Random, values: Values) -> None:
