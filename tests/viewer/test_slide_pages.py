@@ -22,6 +22,7 @@ from starlette.testclient import TestClient
 from pipeline.params.errors import PixelCAMError
 from pipeline.viewer.app import create_app
 from pipeline.viewer.site import Site
+from pipeline.viewer.slide_pages import PACKAGE, SCRIPT
 from pipeline.viewer.slide_sets import read_slide_sets
 from pipeline.viewer.slide_tiles import Grid
 
@@ -35,7 +36,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 @pytest.fixture
-def client(site: Site) -> TestClient:
+def client(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    """The pages as they are where 'npm ci' was run, whether it was here or not."""
+    script = tmp_path / "node_modules" / PACKAGE / SCRIPT
+    script.parent.mkdir(parents=True)
+    script.touch()
+    monkeypatch.chdir(tmp_path)
     return client_of(Site(site.params, site.files))
 
 
