@@ -184,7 +184,9 @@ def test_killed_it_goes_on_to_the_same_bytes(
     assert len(again) < 6, "it began anew"
 
 
-def _falling(shares: list[float], information: Callable[[float], float] = lambda share: 1 - share) -> Any:  # noqa: ANN401
+def _falling(
+    shares: list[float], information: Callable[[float], float] = lambda share: 1 - share
+) -> Callable[..., Watched]:
     def watch(probabilities: torch.Tensor, *, epoch: int) -> Watched:  # noqa: ARG001 - stands in for another
         share = shares[min(epoch, len(shares) - 1)]
         return Watched(epoch=epoch, mutual_information=information(share), largest_class=1, largest_share=share)
